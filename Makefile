@@ -1,0 +1,76 @@
+# Everything a fresh machine needs: `make demo` for the result, `make test` for the proof.
+# The environment is made once in .venv; a stamp file there says which part of it is complete.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Address of a package index that holds CPU builds of torch, for machines whose default index has none.
+TORCH_INDEX ?=
+# Tests run side by side, one thread each.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; echo $$n)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-scenes test test-fast lint types floors docs-check constraints clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed-demo ## Make .venv and install the package with pinned versions
+
+demo: install ## Make the digits data, train three stages, evaluate, write the report
+	$(BIN)/mllm-npu data digits --out data/digits
+	$(BIN)/mllm-npu train experiment=digits
+	$(BIN)/mllm-npu evaluate runs/digits
+	@echo "The report is in runs/digits/report.html, its figures are in runs/digits/report.json"
+
+demo-scenes: install ## The same for the scenes world
+	$(BIN)/mllm-npu data scenes --out data/scenes
+	$(BIN)/mllm-npu train experiment=scenes
+	$(BIN)/mllm-npu evaluate runs/scenes
+	@echo "The report is in runs/scenes/report.html, its figures are in runs/scenes/report.json"
+
+test: lint types floors ## Lint, types, floors and every test
+	$(BIN)/pytest -n $(JOBS)
+
+test-fast: $(VENV)/.installed-dev ## The tests that take less than ten seconds each
+	$(BIN)/pytest -n $(JOBS) -m "not slow"
+
+lint: $(VENV)/.installed-dev ## Style of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## Types of the package
+	$(BIN)/mypy
+
+floors: $(VENV)/.installed-dev ## Imports go down only
+	$(BIN)/lint-imports
+
+docs-check: $(VENV)/.installed-dev ## Commands, paths and options named in the documentation exist
+	$(BIN)/pytest tests/architecture/test_docs.py
+
+constraints: $(VENV)/.installed-dev ## Write constraints.txt from what is installed in .venv
+	$(PY) scripts/freeze_constraints.py
+
+clean: ## Remove caches and build outputs; .venv, data and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find mllm_npu tests scripts demo benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	sh scripts/make_venv.sh $(VENV)
+
+# torch goes first and alone, so that no later requirement can choose another build of it.
+$(VENV)/.installed-torch: constraints.txt | $(PY)
+	sh scripts/install_torch.sh $(PY) $(TORCH) $(TORCH_INDEX)
+	@touch $@
+
+$(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) -e ".[demo]"
+	$(PY) scripts/check_install.py
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) -e ".[dev]"
+	$(PY) scripts/check_install.py
+	@touch $@

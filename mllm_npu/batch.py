@@ -1,0 +1,173 @@
+"""The values that travel from the data to the model to the loop: Sample, Batch, Losses.
+
+Shape letters: L tokens of one sample, T tokens of a pack, S sequences of a pack, N tokens with a target,
+I tiles, R tiles that are read, G pictures that are drawn, Q tokens per read tile, P tokens per drawn picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One conversation as the model sees it, before packing.
+
+    Args:
+        input_ids: token ids, int64 [L].
+        labels: the ids to be learnt at their own place, IGNORED_LABEL elsewhere, int64 [L].
+        tiles: every picture the vision encoder must see, not normalised, uint8 [I, 3, H, W].
+        tile_positions: centre (x, y) of each tile in its picture, 0..1; the whole picture has (.5, .5), float32 [I, 2].
+        read_tiles: indices into tiles of the ones the language model reads, int64 [R].
+        read_slots: for each read tile the places in input_ids that take its features, int64 [R, Q].
+        draw_tiles: indices into tiles of the pictures the model learns to draw, int64 [G].
+        draw_slots: for each drawn picture the places in input_ids whose states predict its features, int64 [G, P].
+        pictures: the drawn pictures at the image decoder's size where one is trained, else None, uint8 [G, 3, S, S].
+        key: name of the row in its shard.
+        source: name of the data set.
+        task: kind of row (caption, ocr, ...).
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    tiles: Tensor
+    tile_positions: Tensor
+    read_tiles: Tensor
+    read_slots: Tensor
+    draw_tiles: Tensor
+    draw_slots: Tensor
+    pictures: Tensor | None = None
+    key: str = ""
+    source: str = ""
+    task: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        """Length L of the sample in tokens."""
+        return int(self.input_ids.numel())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One packed row: several samples end to end, positions instead of masks, never without a tile.
+
+    A pack in which nothing is read (or drawn) carries one blank tile in a last sequence without targets and with
+    draw weight 0, so that every rank runs the same graph.
+
+    Args:
+        input_ids: int64 [T].
+        position_ids: place of each token in its own sequence, int64 [T].
+        sequence_ends: cumulative ends of the S sequences without a leading 0, on the host (``[3, 3] -> (3, 6)``).
+        target_positions: places whose state predicts a labelled next token of the same sequence, int64 [N].
+        targets: those next tokens, int64 [N].
+        target_sequences: sequence number of each target, int64 [N].
+        tiles: uint8 [I, 3, H, W].
+        tile_positions: float32 [I, 2].
+        read_tiles: int64 [R].
+        read_slots: places in input_ids, int64 [R, Q].
+        draw_tiles: int64 [G].
+        draw_slots: places in input_ids, int64 [G, P].
+        draw_weights: 1 for a real drawn picture, 0 for the blank one, float32 [G].
+        draw_sequences: sequence number of each drawn picture, int64 [G].
+        pictures: uint8 [G, 3, S, S] where an image decoder is trained, else None.
+        num_drawn: real drawn pictures, on the host.
+        keys, sources, tasks: of each sequence; empty strings for the blank one.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    sequence_ends: tuple[int, ...]
+    target_positions: Tensor
+    targets: Tensor
+    target_sequences: Tensor
+    tiles: Tensor
+    tile_positions: Tensor
+    read_tiles: Tensor
+    read_slots: Tensor
+    draw_tiles: Tensor
+    draw_slots: Tensor
+    draw_weights: Tensor
+    draw_sequences: Tensor
+    pictures: Tensor | None = None
+    num_drawn: int = 0
+    keys: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Length T of the pack, the blank sequence included."""
+        return int(self.input_ids.numel())
+
+    @property
+    def num_samples(self) -> int:
+        """Real samples in the pack, the blank sequence left out."""
+        return sum(1 for source in self.sources if source)
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that carry loss; a shape, so no device is asked."""
+        return int(self.targets.numel())
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
+        """The same batch with every tensor on ``device``; host-side values stay as they are."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory, so that the copy to the device overlaps with work."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: object) -> Self:
+        changed = {
+            entry.name: change(value)  # type: ignore[operator]
+            for entry in dataclasses.fields(self)
+            if isinstance(value := getattr(self, entry.name), Tensor)
+        }
+        return dataclasses.replace(self, **changed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossTerm:
+    """One part of the loss as a sum, so that the loop can divide by the count of the whole step.
+
+    Args:
+        total: weighted-by-nothing sum over the elements, 0-d, differentiable.
+        count: number of elements behind the sum, on the host.
+        weight: factor of this part in the step's loss.
+    """
+
+    total: Tensor
+    count: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """What a forward pass gives back to the loop.
+
+    Args:
+        terms: the parts of the loss by name ("language", "image", "reconstruction", ...).
+        per_target: detached loss of each target, float32 [N], for the per-data-set log.
+        per_drawn: detached mean loss of each drawn picture, float32 [G].
+    """
+
+    terms: Mapping[str, LossTerm]
+    per_target: Tensor | None = None
+    per_drawn: Tensor | None = field(default=None)
+
+    def total(self, counts: Mapping[str, float]) -> Tensor:
+        """Loss of the step's share of this batch, 0-d.
+
+        Args:
+            counts: for each term the number of elements of the whole step (all micro-batches, all ranks).
+        """
+        parts = [term.weight * term.total / max(counts[name], 1.0) for name, term in self.terms.items()]
+        return torch.stack(parts).sum()

@@ -1,0 +1,185 @@
+"""Turn configurations into objects: the one place that joins the floors and instantiates."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from torch import nn
+
+from mllm_npu.config import Config, read_config, select, to_yaml, write_config
+from mllm_npu.device.platform import pick_device
+from mllm_npu.device.process import tune_process
+from mllm_npu.distributed.mesh import Mesh
+from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.inference.engine import Engine
+from mllm_npu.models.weights import load_weights, save_weights
+from mllm_npu.processing.processor import Processor
+
+MODEL_FILE = "model.yaml"
+MODEL_KEYS = ("name", "tokenizer", "processor", "models", "lora", "generation", "world_dir")
+
+
+def build_part(node: Any, **parts: Any) -> Any:
+    """Build one ``_target_`` with the parts that are objects already.
+
+    Raises:
+        ConfigError: the constructor refused what it was given; a package error passes as it is.
+    """
+    if node is None:
+        raise ConfigError(
+            "a part of the model or the run is null and is needed. See: mllm-npu config"
+        )
+    try:
+        factory = instantiate(node, _convert_="all", _partial_=True)
+        return factory(**parts)
+    except HydraException as error:
+        raise _own_error(error) from error
+    except TypeError as error:
+        raise ConfigError(f"{node.get('_target_')} cannot be built: {error}") from error
+
+
+def build_model(config: Config) -> nn.Module:
+    """Compose the model on the default device; ``with torch.device("meta")`` takes no memory."""
+    return build_part(config.models)
+
+
+def build_processor(config: Config) -> Processor:
+    """Tokenizer, any-resolution and chat frame: the same object for training, evaluation and serving."""
+    return build_part(config.processor, tokenizer=build_part(config.tokenizer))
+
+
+def build_trainer(config: Config) -> Any:
+    """Everything a training stage needs, built in the order a run needs it.
+
+    Returns:
+        The object of ``train._target_``: a Trainer, unless the configuration says otherwise.
+
+    Raises:
+        MllmNpuError: whatever part cannot be built says why.
+    """
+    require_world(config)
+    tune_process(config.threads)
+    device = pick_device(config.device)
+    torch.manual_seed(config.seed)
+    mesh = Mesh.from_environment()
+    processor = build_processor(config)
+    model = build_model(config)
+    check_fit(model, processor)
+    if config.initialise_from:
+        load_weights(model, Path(config.initialise_from))
+    if config.lora is not None:
+        build_part(config.lora).apply(model.language_model)
+    objective = build_part(config.objective, model=model)
+    batches = build_part(
+        config.dataset, processor=processor, rank=mesh.rank, world_size=mesh.world_size
+    )
+    return build_part(
+        config.train,
+        objective=objective,
+        batches=batches,
+        mesh=mesh,
+        device=device,
+        config_text=to_yaml(config),
+    )
+
+
+def require_world(config: Config) -> None:
+    """Refuse to start without the data set, saying how it is made.
+
+    Raises:
+        ConfigError: ``world_dir`` is not there.
+    """
+    folder = Path(config.world_dir)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"world_dir={folder} was asked for and is not there. "
+            f"Make it: mllm-npu data {folder.name} --out {folder}"
+        )
+
+
+def check_fit(model: Any, processor: Processor) -> None:
+    """Refuse a processor whose ids or slots do not fit the model.
+
+    Raises:
+        ConfigError: with both numbers.
+    """
+    vocab_size, num_ids = model.language_model.vocab_size, len(processor.tokenizer)
+    if num_ids > vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {num_ids} tokens, the language model {vocab_size} rows. "
+            "Set models.language_model.config.vocab_size, or take the tokenizer of the model."
+        )
+    read, given = model.projector.num_queries, processor.num_read_tokens
+    if read != given:
+        raise ConfigError(
+            f"the projector gives {read} tokens per tile, the processor leaves room for {given}. "
+            "Set processor.num_read_tokens to the projector's number."
+        )
+
+
+def save_model_folder(model: nn.Module, config: Config, folder: Path) -> None:
+    """Write everything that answering needs: weights, configuration, tokenizer.
+
+    The folder appears whole or not at all, and its configuration names its own tokenizer.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_weights(partial, model)
+    shutil.copytree(config.tokenizer.path, partial / "tokenizer")
+    described = select(config, MODEL_KEYS)
+    described.tokenizer.path = "tokenizer"
+    described.processor.augment = None
+    write_config(described, partial / MODEL_FILE)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def find_model_folder(run: Path) -> Path:
+    """The model folder that a run, a stage or a model folder means; of a run, the last stage's.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if (run / MODEL_FILE).is_file():
+        return run
+    if (run / "model" / MODEL_FILE).is_file():
+        return run / "model"
+    found = sorted(run.glob(f"*/model/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigError(
+            f"a trained model was asked for in {run}; there is none. "
+            "Train one: mllm-npu train experiment=digits"
+        )
+    return found[-1].parent
+
+
+def load_engine(folder: Path, device: str = "auto") -> tuple[Engine, Config]:
+    """Read a model folder into an engine that answers, and its configuration.
+
+    Raises:
+        ConfigError: the folder's configuration cannot be used.
+        WeightsError: its weights do not fit.
+    """
+    config = read_config(folder / MODEL_FILE, "model")
+    config.tokenizer.path = str(folder / config.tokenizer.path)
+    tune_process("auto")
+    processor = build_processor(config)
+    model = build_model(config)
+    load_weights(model, folder)
+    return Engine(model=model, processor=processor, device=pick_device(device)), config
+
+
+def _own_error(error: BaseException) -> MllmNpuError:
+    """The package's own error inside Hydra's, or Hydra's as one of ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MllmNpuError):
+            return cause
+        cause = cause.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return ConfigError(f"a part cannot be built: {' '.join(lines)}")

@@ -1,0 +1,299 @@
+"""Compose a typed configuration from the YAML groups; refuse the unknown and the missing."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mllm_npu.errors import ConfigError
+
+Config = DictConfig
+"""A composed configuration; other files import this name, so that only this one knows OmegaConf."""
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
+
+
+@dataclass
+class TrainRoot:
+    """Everything ``mllm-npu train`` needs; ``configs/training.yaml`` fills it.
+
+    Args:
+        name: of the run.
+        stage: of the stage inside the run.
+        stages: experiments to run one after the other instead of this one.
+        run_dir: folder of this stage.
+        world_dir: folder of the data set made on this machine.
+        seed: of weights, data order and noise.
+        device: auto, cpu or an accelerator's name.
+        threads: auto, or a number of CPU threads.
+        initialise_from: model folder whose weights the stage starts with.
+        tokenizer, processor, models, lora, dataset, objective, train, generation: parts with a
+            ``_target_``.
+    """
+
+    name: str = "???"
+    stage: str = "single"
+    stages: list[str] = field(default_factory=list)
+    run_dir: str = "???"
+    world_dir: str = "???"
+    seed: int = 0
+    device: str = "auto"
+    threads: Any = "auto"
+    initialise_from: str | None = None
+    tokenizer: Any = None
+    processor: Any = None
+    models: Any = None
+    lora: Any = None
+    dataset: Any = None
+    objective: Any = None
+    train: Any = None
+    generation: Any = None
+
+
+@dataclass
+class ModelRoot:
+    """What a model folder's ``model.yaml`` says: enough to answer and draw."""
+
+    name: str = "???"
+    tokenizer: Any = None
+    processor: Any = None
+    models: Any = None
+    lora: Any = None
+    generation: Any = None
+    world_dir: str | None = None
+
+
+ROOTS: Mapping[str, type[TrainRoot] | type[ModelRoot]] = {"training": TrainRoot, "model": ModelRoot}
+
+
+def load_config(root: str = "training", overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose ``configs/<root>.yaml`` with Hydra overrides and check every key.
+
+    Args:
+        root: name of a root file and of its type in ROOTS.
+        overrides: Hydra syntax, e.g. ``experiment=digits/mllm models/language_model=qwen3_tiny``.
+
+    Raises:
+        ConfigError: an unknown group, option, key or target; a value that is missing.
+    """
+    _register_resolvers()
+    try:
+        with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+            config = compose(root, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain_compose(error)) from error
+    check_config(config, ROOTS[root])
+    return config
+
+
+def read_config(path: Path, root: str) -> DictConfig:
+    """Read a resolved YAML written by ``write_config``; its targets must lie in this package.
+
+    A model folder may come from anywhere, so a ``_target_`` outside ``mllm_npu`` is refused:
+    building it would run code that the data names.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, has unknown keys or foreign targets.
+    """
+    _register_resolvers()
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} was asked for and is not there. Give a folder made by mllm-npu train."
+        )
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:
+        # The YAML reader has its own tree of errors; whichever it is, the file cannot be used.
+        raise ConfigError(f"{path} is not a YAML file that can be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} holds {type(config).__name__}, expected keys and values.")
+    for where, target in _targets(config, ""):
+        if not target.startswith("mllm_npu."):
+            raise ConfigError(
+                f"{path}: {where}._target_ is {target!r}; a model folder may only name parts of mllm_npu. "
+                "Load code of your own from Python, not from a folder."
+            )
+    check_config(config, ROOTS[root])
+    return config
+
+
+def write_config(config: DictConfig, path: Path) -> None:
+    """Write a configuration with every reference resolved, under a temporary name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(to_yaml(config), encoding="utf-8")
+    partial.replace(path)
+
+
+def to_yaml(config: DictConfig) -> str:
+    """The configuration as YAML with every reference resolved."""
+    try:
+        return OmegaConf.to_yaml(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+
+
+def plain(config: Any) -> Any:
+    """Plain dicts, lists and numbers of a configuration node, resolved."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+
+
+def select(config: DictConfig, keys: Sequence[str]) -> DictConfig:
+    """A new configuration of some top-level keys, resolved."""
+    resolved = plain(config)
+    return OmegaConf.create({key: resolved.get(key) for key in keys})
+
+
+def check_config(config: DictConfig, root: type) -> None:
+    """Refuse unknown keys (``+key`` included) and missing values, naming their path.
+
+    Raises:
+        ConfigError: with the path, the nearest known key and what is known there.
+    """
+    _refuse_unknown("", list(config.keys()), [entry.name for entry in fields(root)], root.__name__)
+    _check_node(config, "")
+    missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} has no value. Set it: {missing[0]}=...")
+
+
+def _check_node(node: Any, path: str) -> None:
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            target = str(node["_target_"])
+            given = [str(key) for key in node if str(key) not in _HYDRA_KEYS]
+            _refuse_unknown(path, given, constructor_keys(target, path), target)
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                _check_node(node._get_node(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(node, ListConfig):
+        for index in range(len(node)):
+            _check_node(node._get_node(index), f"{path}[{index}]")
+
+
+def constructor_keys(target: str, path: str) -> list[str]:
+    """Names that the constructor or function behind ``_target_`` takes.
+
+    Raises:
+        ConfigError: nothing is importable under that name.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}._target_ is {target!r}, which cannot be imported ({error}). Check the spelling."
+        ) from error
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def _refuse_unknown(path: str, given: Sequence[Any], known: Sequence[str], owner: str) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            where = f"{path}.{key}" if path else str(key)
+            raise ConfigError(
+                f"{where} is not a setting of {owner}.{hint} It has: {', '.join(known)}."
+            )
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every ``_target_`` below a node, with the path of the node that holds it."""
+    children: Sequence[Any] = ()
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, str(node["_target_"])
+        children = list(node)
+    elif isinstance(node, ListConfig):
+        children = range(len(node))
+    for key in children:
+        if not OmegaConf.is_missing(node, key):
+            yield from _targets(node._get_node(key), f"{path}.{key}" if path else str(key))
+
+
+def _explain_compose(error: Exception) -> str:
+    """One line of what Hydra says, and what to do; an unknown option lists the ones there are."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = getattr(error, "__cause__", None)
+    text = " ".join(lines)
+    if cause is not None and str(cause) not in text:
+        text = f"{text} ({_first_line(cause)})"
+    return f"the configuration cannot be composed: {text} See what there is: mllm-npu config --help"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _register_resolvers() -> None:
+    for name, resolver in (("vision", _vision_number), ("language", _language_number)):
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _vision_number(field_name: str, encoder: DictConfig) -> int:
+    """``${vision:width,${..vision_encoder}}``: width, num_tokens or tile_size of an encoder."""
+    values = _huggingface_values(encoder)
+    inner = values.get("vision_config") or values
+    size, patch = inner.get("image_size"), inner.get("patch_size")
+    if size is None and inner.get("num_patches") and patch:
+        size = round(inner["num_patches"] ** 0.5) * patch
+    numbers = {
+        "width": inner.get("hidden_size"),
+        "tile_size": size,
+        "num_tokens": (size // patch) ** 2 if size and patch else None,
+    }
+    return _known_number(field_name, numbers, "vision encoder")
+
+
+def _language_number(field_name: str, model: DictConfig) -> int:
+    """``${language:width,${..language_model}}``: width of a language model."""
+    values = _huggingface_values(model)
+    inner = values.get("text_config") or values
+    width = next(
+        (inner[key] for key in ("hidden_size", "n_embd", "d_model", "dim") if inner.get(key)), None
+    )
+    return _known_number(field_name, {"width": width}, "language model")
+
+
+def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int:
+    if numbers.get(field_name) is None:
+        known = ", ".join(key for key, value in numbers.items() if value is not None)
+        raise ConfigError(
+            f"the {field_name} of the {part} is not in its configuration (there is: {known}). Write the number."
+        )
+    return int(numbers[field_name])
+
+
+def _huggingface_values(part: DictConfig) -> dict[str, Any]:
+    """Numbers of a part: inline ``config`` over its folder's over the family's defaults."""
+    values: dict[str, Any] = {}
+    if part.get("path"):
+        file = Path(part["path"]) / "config.json"
+        if not file.is_file():
+            raise ConfigError(
+                f"{file} was asked for and is not there. Give a folder saved by save_pretrained."
+            )
+        values.update(json.loads(file.read_text(encoding="utf-8")))
+    values.update(plain(part.get("config")) or {})
+    families = importlib.import_module("transformers").CONFIG_MAPPING
+    model_type = values.get("model_type")
+    if model_type not in families:
+        near = difflib.get_close_matches(str(model_type), list(families.keys()), n=3)
+        raise ConfigError(
+            f"model_type {model_type!r} is not a family transformers knows. Near: {', '.join(near) or 'none'}."
+        )
+    defaults: dict[str, Any] = families[model_type]().to_dict()
+    return defaults | values

@@ -1,0 +1,1 @@
+"""Rows on disk to packed batches: index, shards, plan, tasks, collate."""

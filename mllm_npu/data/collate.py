@@ -1,0 +1,137 @@
+"""Collate: put samples end to end into one packed row; a row without pictures gets a blank tile.
+
+Shape letters: T tokens of the pack, L tokens of a sample, S sequences, N targets, I tiles, R read
+tiles, G drawn pictures, Q tokens per read tile, P tokens per drawn picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from mllm_npu.batch import IGNORED_LABEL, Batch, Sample
+from mllm_npu.processing.processor import Processor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlankTile:
+    """What stands in for pictures in a pack where nothing is read or nothing is drawn.
+
+    Args:
+        tile_size: pixels of a tile's edge.
+        num_read_tokens: Q.
+        num_drawn_tokens: P.
+        token_id: fills the blank sequence; its embeddings carry no loss.
+        picture_size: pixels of a drawn picture's edge where an image decoder is trained, else None.
+    """
+
+    tile_size: int
+    num_read_tokens: int
+    num_drawn_tokens: int
+    token_id: int
+    picture_size: int | None = None
+
+    @classmethod
+    def of(cls, processor: Processor) -> Self:
+        """The blank tile that fits a processor's samples."""
+        return cls(
+            tile_size=processor.any_resolution.tile_size,
+            num_read_tokens=processor.num_read_tokens,
+            num_drawn_tokens=processor.num_drawn_tokens,
+            token_id=processor.pad_id,
+            picture_size=processor.picture_size,
+        )
+
+    def sample(self, *, read: bool, drawn: bool) -> Sample:
+        """A sequence without targets that reads and/or draws the blank tile."""
+        num_read = self.num_read_tokens if read else 0
+        num_drawn = self.num_drawn_tokens if drawn else 0
+        places = torch.arange(num_read + num_drawn)
+        size = self.picture_size
+        return Sample(
+            input_ids=torch.full_like(places, self.token_id),
+            labels=torch.full_like(places, IGNORED_LABEL),
+            tiles=torch.zeros(1, 3, self.tile_size, self.tile_size, dtype=torch.uint8),
+            tile_positions=torch.full((1, 2), 0.5),
+            read_tiles=torch.zeros(int(read), dtype=torch.int64),
+            read_slots=places[:num_read].view(int(read), self.num_read_tokens),
+            draw_tiles=torch.zeros(int(drawn), dtype=torch.int64),
+            draw_slots=places[num_read:].view(int(drawn), self.num_drawn_tokens),
+            pictures=None
+            if size is None
+            else torch.zeros(int(drawn), 3, size, size, dtype=torch.uint8),
+        )
+
+
+def collate(samples: Sequence[Sample], *, blank: BlankTile) -> Batch:
+    """Pack samples in their order.
+
+    The blank sequence comes last and is not counted in any token budget; it is there only if no
+    sample reads or no sample draws. No samples at all give a pack of the blank sequence alone.
+
+    Args:
+        samples: encoded samples of one processor.
+        blank: the stand-in for missing pictures.
+
+    Returns:
+        A batch as ``mllm_npu.batch.Batch`` documents it.
+    """
+    num_drawn = sum(sample.draw_tiles.numel() for sample in samples)
+    reads_none = not any(sample.read_tiles.numel() for sample in samples)
+    rows = list(samples)
+    if reads_none or not num_drawn:
+        rows.append(blank.sample(read=reads_none, drawn=not num_drawn))
+    lengths = [row.num_tokens for row in rows]
+    ends = tuple(itertools.accumulate(lengths))
+    starts = [end - length for end, length in zip(ends, lengths, strict=True)]
+    tile_starts = [0, *itertools.accumulate(len(row.tiles) for row in rows)][:-1]
+    target_positions, targets, target_sequences = _shift_targets(rows, starts)
+    num_rows = max(num_drawn, 1)
+    return Batch(
+        input_ids=torch.cat([row.input_ids for row in rows]),
+        position_ids=torch.cat([torch.arange(length) for length in lengths]),
+        sequence_ends=ends,
+        target_positions=target_positions,
+        targets=targets,
+        target_sequences=target_sequences,
+        tiles=torch.cat([row.tiles for row in rows if len(row.tiles)]),
+        tile_positions=torch.cat([row.tile_positions for row in rows]),
+        read_tiles=_join([row.read_tiles for row in rows], tile_starts),
+        read_slots=_join([row.read_slots for row in rows], starts),
+        draw_tiles=_join([row.draw_tiles for row in rows], tile_starts),
+        draw_slots=_join([row.draw_slots for row in rows], starts),
+        draw_weights=torch.ones(num_rows) if num_drawn else torch.zeros(num_rows),
+        draw_sequences=_number([row.draw_tiles for row in rows]),
+        pictures=_join_pictures(rows),
+        num_drawn=num_drawn,
+        keys=tuple(row.key for row in rows),
+        sources=tuple(row.source for row in rows),
+        tasks=tuple(row.task for row in rows),
+    )
+
+
+def _shift_targets(rows: Sequence[Sample], starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Places [N] before labels, those labels [N], their sequences [N]; never a first token."""
+    places = [(row.labels[1:] != IGNORED_LABEL).nonzero().flatten() for row in rows]
+    targets = [row.labels[1:][place] for row, place in zip(rows, places, strict=True)]
+    return _join(places, starts), torch.cat(targets), _number(places)
+
+
+def _join(values: Sequence[Tensor], offsets: Sequence[int]) -> Tensor:
+    return torch.cat([value + offset for value, offset in zip(values, offsets, strict=True)])
+
+
+def _number(values: Sequence[Tensor]) -> Tensor:
+    """For each element of each tensor the number of its tensor, int64."""
+    counts = torch.tensor([len(value) for value in values])
+    return torch.repeat_interleave(torch.arange(len(values)), counts)
+
+
+def _join_pictures(rows: Sequence[Sample]) -> Tensor | None:
+    pictures = [row.pictures for row in rows if row.pictures is not None and len(row.pictures)]
+    return torch.cat(pictures) if pictures else None

@@ -1,0 +1,220 @@
+"""Loader: endless packed batches of weighted sources, resumable to the exact sample.
+
+The plan is one long row of packs over all epochs. Rank ``r`` of ``w`` takes packs ``r, r + w, r +
+2w, ...`` of it, so the position is one number that holds for any number of workers and, at a
+step's end, for all ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from mllm_npu.batch import Batch
+from mllm_npu.data.pack_reader import PackReader, ReadPack
+from mllm_npu.data.plan import Pack, plan_epoch
+from mllm_npu.data.skips import SkipCounter
+from mllm_npu.data.source import SampleSource
+from mllm_npu.errors import CheckpointError, ConfigError, DataError
+from mllm_npu.processing.processor import Processor
+
+STATE_VERSION = 1
+
+Position = tuple[int, int]
+"""Epoch, and packs of that epoch that all ranks together have consumed."""
+
+
+class PackedBatches(Iterator[Batch]):
+    """Iterates over packed batches of this rank.
+
+    A sample that cannot be used is left out and counted in ``skipped`` by reason; a pack in which
+    none can be used is a blank batch, so that all ranks stay in step.
+
+    Args:
+        sources: data sets with their weights; names must differ.
+        processor: encodes conversations; its samples must fit one pack.
+        tokens_per_pack: largest number of tokens in a batch, blank sequence not counted.
+        seed: of order and of every sample's own randomness.
+        rank: number of this process among those that train together.
+        world_size: number of those processes.
+        num_workers: loader processes; 0 reads in this one. Does not change any batch.
+        epochs: how many to give; None for no end. The last step, if not all ranks get a pack, is
+            left out.
+        samples_per_epoch: None for the sum of the sources' sizes.
+
+    Raises:
+        ConfigError: if the arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[SampleSource],
+        processor: Processor,
+        tokens_per_pack: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        epochs: int | None = None,
+        samples_per_epoch: int | None = None,
+    ) -> None:
+        _check(sources, rank, world_size, num_workers, epochs)
+        self.sources = tuple(sources)
+        self.tokens_per_pack = tokens_per_pack
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.num_workers = num_workers
+        self.epochs = epochs
+        self.samples_per_epoch = samples_per_epoch
+        self._lengths = [source.lengths(processor) for source in self.sources]
+        self._reader = PackReader(
+            sources=self.sources, processor=processor, tokens_per_pack=tokens_per_pack, seed=seed
+        )
+        self._skips = SkipCounter()
+        self._plans: dict[int, list[Pack]] = {}
+        self._position: Position = (0, 0)
+        self._packs: Iterator[ReadPack] | None = None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Samples of this rank that were left out since the start, by reason."""
+        return dict(self._skips.by_reason)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch of this rank; the position moves on only here.
+
+        Raises:
+            DataError: if a shard cannot be read, or too many samples in a row are skipped.
+        """
+        if self._packs is None:
+            self._packs = self._open()
+        read = next(self._packs)
+        if read.batch is None:
+            raise DataError(read.failure)
+        self._skips.note(read.outcomes)
+        self._position = self._locate(*self._position, ahead=self.world_size)
+        return read.batch
+
+    def plan(self, epoch: int) -> list[Pack]:
+        """All packs of an epoch, the same on every rank."""
+        if epoch not in self._plans:
+            self._plans = {number: p for number, p in self._plans.items() if number == epoch - 1}
+            self._plans[epoch] = plan_epoch(
+                seed=self.seed,
+                epoch=epoch,
+                sizes=[len(source) for source in self.sources],
+                weights=[source.weight for source in self.sources],
+                lengths=self._lengths,
+                tokens_per_pack=self.tokens_per_pack,
+                samples_per_epoch=self.samples_per_epoch,
+            )
+        return self._plans[epoch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position behind the last batch handed out, the same on every rank at a step's end."""
+        epoch, consumed = self._position
+        return {
+            "version": STATE_VERSION,
+            "epoch": epoch,
+            "consumed": consumed,
+            "plan": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind a saved position, with any number of workers and ranks.
+
+        Raises:
+            CheckpointError: if the state belongs to another plan, whose packs would not be these.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise CheckpointError(
+                f"A data position of version {state.get('version')} was given, this is version "
+                f"{STATE_VERSION}. Start the data anew, or use the release that wrote it."
+            )
+        if state["plan"] != self._fingerprint():
+            raise CheckpointError(
+                "The data position was saved with other sources, weights, seed, tokens_per_pack, "
+                "samples_per_epoch, tokenizer or prompts than are set now, so its packs would "
+                "not be these. Restore that configuration, or start a new run from the saved weights."
+            )
+        self._position = (int(state["epoch"]), int(state["consumed"]))
+        self._packs = None
+
+    def _open(self) -> Iterator[ReadPack]:
+        """Read this rank's packs from the position on, in this process or in workers."""
+        packs = self._own_packs()
+        if self.num_workers == 0:
+            return map(self._reader.__getitem__, packs)
+        loader = DataLoader(
+            self._reader, sampler=_Endless(packs), batch_size=None, num_workers=self.num_workers
+        )
+        return iter(loader)
+
+    def _own_packs(self) -> Iterator[Pack]:
+        position = self._position
+        while True:
+            epoch, number = self._locate(*position, ahead=self.rank)
+            last, _ = self._locate(*position, ahead=self.world_size - 1)
+            if self.epochs is not None and last >= self.epochs:
+                return
+            yield self.plan(epoch)[number]
+            position = self._locate(*position, ahead=self.world_size)
+
+    def _locate(self, epoch: int, consumed: int, *, ahead: int) -> Position:
+        """The position ``ahead`` packs further; an epoch's end is the next one's start."""
+        consumed += ahead
+        while consumed >= len(self.plan(epoch)):
+            consumed -= len(self.plan(epoch))
+            epoch += 1
+        return epoch, consumed
+
+    def _fingerprint(self) -> str:
+        """What the plan follows from, so that a position is never applied to another plan."""
+        digest = hashlib.sha256()
+        digest.update(f"{self.seed}/{self.tokens_per_pack}/{self.samples_per_epoch}".encode())
+        for source, lengths in zip(self.sources, self._lengths, strict=True):
+            digest.update(f"/{source.name}/{source.weight}/".encode())
+            digest.update(np.ascontiguousarray(lengths, dtype="<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+
+class _Endless:
+    """An iterator as the sampler that ``DataLoader`` asks for; it is run through once."""
+
+    def __init__(self, packs: Iterator[Pack]) -> None:
+        self._packs = packs
+
+    def __iter__(self) -> Iterator[Pack]:
+        return self._packs
+
+
+def _check(
+    sources: Sequence[SampleSource],
+    rank: int,
+    world_size: int,
+    num_workers: int,
+    epochs: int | None,
+) -> None:
+    names = [source.name for source in sources]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(
+            f"Sources {names} were asked for. Give at least one, with names that differ."
+        )
+    if not 0 <= rank < world_size:
+        raise ConfigError(
+            f"rank={rank} of world_size={world_size} was asked for. Use 0 to size - 1."
+        )
+    if num_workers < 0 or (epochs is not None and epochs < 1):
+        raise ConfigError(
+            f"num_workers={num_workers}, epochs={epochs} were asked for. Use 0 or more workers, "
+            "1 or more epochs or null."
+        )

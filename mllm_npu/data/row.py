@@ -1,0 +1,124 @@
+"""Row: one sample as its shard stores it, a key and its members, with careful readers for them."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from mllm_npu.errors import DataError, SkipSample
+from mllm_npu.processing.image_transform import MAX_PIXELS, open_picture
+
+PICTURE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One sample of a shard.
+
+    Args:
+        key: name of the row, what stands before the first dot of its members' file names.
+        members: contents by what stands after that dot (``json``, ``png``, ``0.png``), in the
+            order of the shard.
+        rendered: pictures that were drawn at read time and stand for members of that name.
+    """
+
+    key: str
+    members: Mapping[str, bytes]
+    rendered: Mapping[str, Image.Image] = field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        """The ``json`` member.
+
+        Raises:
+            SkipSample: if it is missing, broken, or not an object.
+        """
+        if "json" not in self.members:
+            raise SkipSample("json member missing")
+        try:
+            value = json.loads(self.members["json"])
+        except ValueError as error:
+            raise SkipSample("json member broken") from error
+        if not isinstance(value, dict):
+            raise SkipSample("json member is not an object")
+        return value
+
+    def text(self, extension: str = "txt") -> str:
+        """A text member without the blanks around it.
+
+        Raises:
+            SkipSample: if it is missing or not UTF-8.
+        """
+        if extension not in self.members:
+            raise SkipSample(f"{extension} member missing")
+        try:
+            return self.members[extension].decode().strip()
+        except UnicodeDecodeError as error:
+            raise SkipSample(f"{extension} member is not UTF-8") from error
+
+    def picture_names(self) -> list[str]:
+        """Members that are pictures, in the order of the shard, then those rendered."""
+        stored = [name for name in self.members if is_picture_name(name)]
+        return stored + [name for name in self.rendered if name not in self.members]
+
+    def picture(self, name: str | None = None) -> Image.Image:
+        """A picture as RGB; without a name the first one of the row.
+
+        Raises:
+            SkipSample: if it is missing or cannot be read.
+        """
+        name = self._find(name)
+        if name in self.rendered:
+            return self.rendered[name]
+        try:
+            return open_picture(self.members[name], max_pixels=MAX_PIXELS)
+        except DataError as error:
+            raise SkipSample("picture cannot be read") from error
+
+    def picture_size(self, name: str | None = None) -> tuple[int, int]:
+        """Width and height of a picture without decoding it.
+
+        Raises:
+            SkipSample: as ``picture``.
+        """
+        name = self._find(name)
+        if name in self.rendered:
+            return self.rendered[name].size
+        return measure_picture(self.members[name])
+
+    def _find(self, name: str | None) -> str:
+        if name is None:
+            names = self.picture_names()
+            if not names:
+                raise SkipSample("picture missing")
+            return names[0]
+        if name not in self.rendered and name not in self.members:
+            raise SkipSample("picture missing")
+        return name
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a member of this name is a picture (``png``, ``0.jpg``, ...)."""
+    return name.rsplit(".", 1)[-1].lower() in PICTURE_EXTENSIONS
+
+
+def measure_picture(data: bytes) -> tuple[int, int]:
+    """Width and height from a picture's header.
+
+    Raises:
+        SkipSample: if it is not a picture.
+    """
+    if data[:8] == _PNG_SIGNATURE and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return width, height
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SkipSample("picture cannot be read") from error

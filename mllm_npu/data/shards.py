@@ -1,0 +1,217 @@
+"""Shards: webdataset tar files, written whole or not at all and read one sample at a time."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllm_npu.data.row import Row
+from mllm_npu.errors import DataError, SkipSample
+
+__all__ = ["Member", "Row", "ShardReader", "split_name", "walk_members", "write_shard"]
+
+BLOCK = 512
+_REGULAR = (b"0", b"\0", b"7")
+_GNU_LONG_NAME = b"L"
+_PAX_HEADER = b"x"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """Where one file lies in a tar.
+
+    Args:
+        name: its path in the tar.
+        start: byte of its first header (a long name's own header included).
+        data: byte of its content.
+        size: bytes of its content.
+        end: byte behind its padding.
+    """
+
+    name: str
+    start: int
+    data: int
+    size: int
+    end: int
+
+
+def write_shard(path: str | Path, rows: Iterable[Row]) -> int:
+    """Write rows as a webdataset tar under a temporary name, then rename it.
+
+    The same rows give the same bytes: owner, times and modes are fixed.
+
+    Returns:
+        Number of rows written.
+
+    Raises:
+        DataError: if a key holds a dot or a row has no members.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    num_rows = 0
+    try:
+        with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as archive:
+            for row in rows:
+                _add_row(archive, row)
+                num_rows += 1
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return num_rows
+
+
+def _add_row(archive: tarfile.TarFile, row: Row) -> None:
+    if "." in row.key.rsplit("/", 1)[-1] or not row.key:
+        raise DataError(
+            f"A row has the key {row.key!r}, which is empty or holds a dot. Use another key."
+        )
+    if not row.members:
+        raise DataError(f"Row {row.key!r} has no members. Give it at least one.")
+    for extension, content in row.members.items():
+        entry = tarfile.TarInfo(f"{row.key}.{extension}")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Split a path at the first dot of its file name into key and extension, as webdataset does."""
+    folder, slash, file_name = name.rpartition("/")
+    key, dot, extension = file_name.partition(".")
+    if not dot or not key or not extension:
+        return None
+    return folder + slash + key, extension.lower()
+
+
+def walk_members(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[Member]:
+    """Walk the regular files of a tar between two bytes.
+
+    Args:
+        read: gives the bytes at (offset, count).
+        start: byte of the first header.
+        end: byte to stop before.
+
+    Raises:
+        DataError: if a header is broken or the tar ends inside a file.
+    """
+    offset = first = start
+    long_name = ""
+    while offset + BLOCK <= end:
+        header = read(offset, BLOCK)
+        if not header.strip(b"\0"):
+            return
+        size, kind = _check_header(header, offset), header[156:157]
+        data = offset + BLOCK
+        following = data + (size + BLOCK - 1) // BLOCK * BLOCK
+        if data + size > end:
+            raise DataError(f"The tar ends inside the file at byte {offset}. Make the shard again.")
+        if kind == _GNU_LONG_NAME:
+            long_name = read(data, size).rstrip(b"\0").decode(errors="replace")
+        elif kind == _PAX_HEADER:
+            long_name = _pax_path(read(data, size)) or long_name
+        else:
+            if kind in _REGULAR:
+                name = long_name or _short_name(header)
+                yield Member(name=name, start=first, data=data, size=size, end=min(following, end))
+            long_name, first = "", following
+        offset = following
+
+
+def _check_header(header: bytes, offset: int) -> int:
+    """Check a header's sum and give the size of its file in bytes."""
+    try:
+        expected = int(header[148:156].strip(b"\0 ") or b"0", 8)
+        if header[124] & 0x80:
+            size = int.from_bytes(header[125:136], "big")
+        else:
+            size = int(header[124:136].strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        expected, size = -1, 0
+    if expected != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        raise DataError(f"The tar header at byte {offset} is broken. Make the shard again.")
+    return size
+
+
+def _short_name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0].decode(errors="replace")
+    prefix = b"" if header[257:265] == b"ustar  \0" else header[345:500].split(b"\0", 1)[0]
+    return f"{prefix.decode(errors='replace')}/{name}" if prefix else name
+
+
+def _pax_path(records: bytes) -> str:
+    for line in records.split(b"\n"):
+        _, _, pair = line.partition(b" ")
+        name, _, value = pair.partition(b"=")
+        if name == b"path":
+            return value.decode(errors="replace")
+    return ""
+
+
+class ShardReader:
+    """Reads single samples of one shard by their span; safe to share between forked workers.
+
+    Args:
+        path: the tar.
+    """
+
+    def __init__(self, *, path: str | Path) -> None:
+        self.path = str(path)
+        self._descriptor = -1
+
+    def read(self, offset: int, num_bytes: int) -> Row:
+        """Read the sample that lies in ``num_bytes`` bytes at ``offset``.
+
+        Raises:
+            DataError: if the shard is gone or shorter than that.
+            SkipSample: if it is broken there.
+        """
+        span = self._read_bytes(offset, num_bytes)
+        members: dict[str, bytes] = {}
+        key = ""
+        try:
+            for member in walk_members(lambda at, count: span[at : at + count], 0, len(span)):
+                parts = split_name(member.name)
+                if parts:
+                    key, extension = parts
+                    members[extension] = span[member.data : member.data + member.size]
+        except DataError as error:
+            raise SkipSample("tar broken inside the sample") from error
+        if not members:
+            raise SkipSample("no sample where the index says")
+        return Row(key=key, members=members)
+
+    def _read_bytes(self, offset: int, num_bytes: int) -> bytes:
+        try:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self.path, os.O_RDONLY)
+            span = os.pread(self._descriptor, num_bytes, offset)
+        except OSError as error:
+            raise DataError(
+                f"Shard {self.path} cannot be read: {error.strerror}. Put it back, then resume."
+            ) from error
+        if len(span) != num_bytes:
+            raise DataError(
+                f"Shard {self.path} ends at byte {offset + len(span)}, its index says "
+                f"{offset + num_bytes}. Make the shard again, or run `mllm-npu data index`."
+            )
+        return span
+
+    def close(self) -> None:
+        """Give the file back; the next read opens it again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.path = state["path"]
+        self._descriptor = -1

@@ -1,0 +1,1 @@
+"""Data sets made on this machine: digits and scenes."""

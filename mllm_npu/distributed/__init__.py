@@ -1,0 +1,1 @@
+"""Ranks and saved states; knows nothing of models."""

@@ -1,0 +1,50 @@
+"""Say what was asked, what is, and what to do: the one error tree of the package.
+
+MllmNpuError
+├── ConfigError        a configuration that cannot be composed or built
+├── DeviceError        an accelerator that is asked for and is not there
+├── DataError          a data set, shard, index or picture that cannot be read
+│   └── SkipSample     one sample that is left out and counted; the run goes on
+├── WeightsError       weights that do not fit the model they are meant for
+├── CheckpointError    a training state that cannot be saved or resumed
+├── TrainingError      a run that cannot go on (loss not finite, nothing to train)
+└── RequestError       a question to the model that cannot be answered as it was put
+
+The command line prints the message of any of these on one line and exits with code 2.
+"""
+
+
+class MllmNpuError(Exception):
+    """The root: whoever uses the package as a library may catch this one."""
+
+
+class ConfigError(MllmNpuError):
+    """A configuration that cannot be composed or built."""
+
+
+class DeviceError(MllmNpuError):
+    """An accelerator that is asked for and is not there."""
+
+
+class DataError(MllmNpuError):
+    """A data set, shard, index or picture that cannot be read."""
+
+
+class SkipSample(DataError):
+    """One sample that is left out and counted under its message; the run goes on."""
+
+
+class WeightsError(MllmNpuError):
+    """Weights that do not fit the model they are meant for."""
+
+
+class CheckpointError(MllmNpuError):
+    """A training state that cannot be saved or resumed."""
+
+
+class TrainingError(MllmNpuError):
+    """A run that cannot go on."""
+
+
+class RequestError(MllmNpuError):
+    """A question to the model that cannot be answered as it was put."""

@@ -1,0 +1,1 @@
+"""Tasks, their runner and the report."""

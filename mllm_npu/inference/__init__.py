@@ -1,0 +1,1 @@
+"""Answers and drawings from a trained model."""

@@ -1,0 +1,269 @@
+"""Answer conversations with text and drawn pictures, one by one or many together.
+
+Shape letters: B requests, L tokens fed at once, D language width, G pictures, K vision tokens per
+tile, P tokens per drawn picture, V vision width, S pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from mllm_npu.batch import Sample
+from mllm_npu.errors import RequestError
+from mllm_npu.inference.events import Event, Finished, ImageMade, Reply, collect_reply
+from mllm_npu.inference.group import Group, begin_group, go_on
+from mllm_npu.inference.image_tokens import ImageTokens
+from mllm_npu.inference.live_row import LiveRow
+from mllm_npu.inference.options import GenerationOptions
+from mllm_npu.inference.prompts import check_question, embed_prompts
+from mllm_npu.inference.sampling import choose_tokens
+from mllm_npu.processing.conversation import Conversation
+from mllm_npu.processing.image_transform import resize, to_picture, to_tensor
+
+if TYPE_CHECKING:
+    from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
+    from mllm_npu.processing.processor import Processor
+
+__all__ = ["Engine", "GenerationOptions"]
+
+Request = tuple[int, Conversation, GenerationOptions]
+NumberedEvent = tuple[int, Event]
+
+
+class Engine:
+    """A model that is ready to answer.
+
+    A reply depends on its conversation and its options alone, not on what is asked beside it.
+
+    Args:
+        model: put into evaluation mode and moved to ``device``.
+        processor: the one the model was trained with.
+        device: where the model runs.
+        max_batch: requests that advance together, and pictures that are drawn together.
+        window: requests that ``reply_many`` holds in memory at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: SEED | GeneralizedMultimodalModel,
+        processor: Processor,
+        device: torch.device | str,
+        max_batch: int = 64,
+        window: int = 512,
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.processor = processor
+        self.max_batch = max_batch
+        self.window = window
+        self.can_draw = getattr(model, "image_decoder", None) is not None
+        self._stop_ids = _find_stop_ids(processor)
+        self._tokens = ImageTokens(
+            processor=processor, vocab_size=model.language_model.vocab_size, device=self.device
+        )
+
+    def stream(self, conversation: Conversation, options: GenerationOptions) -> Iterator[Event]:
+        """Answer one conversation, event by event; the last one is ``Finished``.
+
+        Raises:
+            RequestError: before the first event, if the request cannot be answered as it was put.
+        """
+        rows = self._begin([(0, conversation, options)])
+        return (event for _, event in self._run(rows))
+
+    def reply(self, conversation: Conversation, options: GenerationOptions) -> Reply:
+        """Answer one conversation.
+
+        Raises:
+            RequestError: if the request cannot be answered as it was put.
+        """
+        return collect_reply(self.stream(conversation, options))
+
+    def reply_many(
+        self,
+        conversations: Sequence[Conversation],
+        options: GenerationOptions | Sequence[GenerationOptions],
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """Answer many conversations; those of equal length advance together.
+
+        Args:
+            conversations: the questions.
+            options: one for all, or one each.
+            progress: called with the number of replies that have just become ready.
+
+        Returns:
+            The replies in the order of the questions.
+
+        Raises:
+            RequestError: if one of the requests cannot be answered as it was put.
+        """
+        each = [options] * len(conversations) if isinstance(options, GenerationOptions) else options
+        requests = list(zip(range(len(conversations)), conversations, each, strict=True))
+        events: dict[int, list[Event]] = defaultdict(list)
+        replies: dict[int, Reply] = {}
+        for start in range(0, len(requests), self.window):
+            rows = self._begin(requests[start : start + self.window])
+            for number, event in self._run(rows):
+                events[number].append(event)
+                if isinstance(event, Finished):
+                    replies[number] = collect_reply(events.pop(number))
+                    if progress is not None:
+                        progress(1)
+        return [replies[number] for number in range(len(requests))]
+
+    def redraw(
+        self, pictures: Sequence[Image.Image], options: GenerationOptions
+    ) -> list[Image.Image]:
+        """Send pictures through the vision encoder and the image decoder, past the language model.
+
+        Args:
+            pictures: RGB, of any size.
+            options: image_steps, guidance and seed; every picture starts from the same noise.
+
+        Raises:
+            RequestError: if the model cannot draw.
+        """
+        self._check_drawing("force")
+        size = self.model.vision_encoder.tile_size
+        tiles_G3HW = torch.stack([resize(to_tensor(picture), size) for picture in pictures])
+        seed = _fresh_seed() if options.seed is None else options.seed
+        redrawn: list[Image.Image] = []
+        with torch.inference_mode():
+            for chunk_G3HW in tiles_G3HW.split(self.max_batch):
+                features_GKV = self.model.encode_tiles(chunk_G3HW.to(self.device))
+                generators = [Generator().manual_seed(seed) for _ in chunk_G3HW]
+                features_GPV = self.model.target_features(features_GKV)
+                redrawn.extend(self._draw(features_GPV, [options] * len(chunk_G3HW), generators))
+        return redrawn
+
+    def _begin(self, requests: Sequence[Request]) -> list[LiveRow]:
+        samples: list[Sample] = []
+        for _, conversation, options in requests:
+            self._check_drawing(options.images)
+            check_question(conversation)
+            samples.append(self.processor.encode(conversation, reply=True))
+        with torch.inference_mode():
+            prompts = embed_prompts(self.model, samples, self.device, self.max_batch)
+        rows = [
+            LiveRow(
+                number=number,
+                options=options,
+                prompt_LD=prompt_LD,
+                room=self.processor.max_tokens - len(prompt_LD),
+                seed=_fresh_seed() if options.seed is None else options.seed,
+                decode=self.processor.decode_text,
+                image_block=self._tokens.block,
+                stop_ids=self._stop_ids,
+            )
+            for (number, _, options), prompt_LD in zip(requests, prompts, strict=True)
+        ]
+        for row in rows:
+            row.check_room()
+            if row.options.images == "force":
+                row.begin_picture()
+        return rows
+
+    def _run(self, rows: Sequence[LiveRow]) -> Iterator[NumberedEvent]:
+        alike: dict[tuple[int, bool], list[LiveRow]] = defaultdict(list)
+        for row in rows:
+            alike[len(row.prompt_LD), row.draws].append(row)
+        for members in alike.values():
+            for start in range(0, len(members), self.max_batch):
+                yield from self._run_group(members[start : start + self.max_batch])
+
+    def _run_group(self, rows: Sequence[LiveRow]) -> Iterator[NumberedEvent]:
+        with torch.inference_mode():
+            groups = [begin_group(rows, self.model.language_model)]
+        while groups:
+            group = groups.pop()
+            with torch.inference_mode():
+                events = self._advance(group)
+                groups.extend(go_on(group, self.model.language_model))
+            yield from events
+
+    def _advance(self, group: Group) -> list[NumberedEvent]:
+        language_model = self.model.language_model
+        hidden_BLD = language_model.extend(group.pending_BLD, group.cache)
+        events = self._finish_pictures(group, hidden_BLD) if group.draws else []
+        live = [(place, row) for place, row in group.live() if not row.finished]
+        if not live:
+            return events
+        scores_BC = self._tokens.mask_scores(
+            language_model.logits(hidden_BLD[[place for place, _ in live], -1]),
+            may_draw=[self.can_draw and row.may_draw for _, row in live],
+        )
+        chosen = choose_tokens(
+            scores_BC,
+            options=[row.options for _, row in live],
+            generators=[row.generator for _, row in live],
+        )
+        for (_, row), token_id in zip(live, chosen, strict=True):
+            events.extend((row.number, event) for event in row.take(token_id))
+        return events
+
+    def _finish_pictures(self, group: Group, hidden_BLD: Tensor) -> list[NumberedEvent]:
+        places, rows = zip(*group.live(), strict=True)
+        features_GPV = self._tokens.predict_features(self.model, hidden_BLD[list(places)])
+        pictures = self._draw(
+            features_GPV, [row.options for row in rows], [row.picture_generator() for row in rows]
+        )
+        events: list[NumberedEvent] = []
+        for row, picture, features_PV in zip(
+            rows, pictures, features_GPV.float().cpu(), strict=True
+        ):
+            made = ImageMade(picture=picture, features=features_PV)
+            row.end_picture()
+            events.extend((row.number, event) for event in (made, *row.finish_if_full()))
+        return events
+
+    def _draw(
+        self,
+        features_GPV: Tensor,
+        options: Sequence[GenerationOptions],
+        generators: Sequence[Generator],
+    ) -> list[Image.Image]:
+        """Draw pictures; those with equal steps and guidance are one batch."""
+        alike: dict[tuple[int, float], list[int]] = defaultdict(list)
+        for place, wish in enumerate(options):
+            alike[wish.image_steps, wish.guidance].append(place)
+        drawn: dict[int, Image.Image] = {}
+        for (steps, guidance), places in alike.items():
+            pictures_G3SS = self.model.image_decoder.decode(
+                features_GPV[places],
+                steps=steps,
+                guidance=guidance,
+                generator=[generators[place] for place in places],
+            )
+            drawn.update(zip(places, map(to_picture, pictures_G3SS.cpu()), strict=True))
+        return [drawn[place] for place in range(len(options))]
+
+    def _check_drawing(self, images: str) -> None:
+        if images == "force" and not self.can_draw:
+            raise RequestError(
+                "A picture was asked for, this model has no image decoder. "
+                "Use images=auto or forbid, or load a model that draws."
+            )
+
+
+def _find_stop_ids(processor: Processor) -> frozenset[int]:
+    """The end-of-text id, and where no such token closes a turn, the special tokens that do."""
+    template, tokenizer = processor.chat_template, processor.tokenizer
+    if template.close_with_eos:
+        return frozenset({processor.eos_id})
+    _, _, (_, assistant_suffix), _ = template.frames
+    closing = tokenizer.encode(assistant_suffix, add_special_tokens=False)
+    special = set(tokenizer.all_special_ids)
+    return frozenset({processor.eos_id, *(number for number in closing if number in special)})
+
+
+def _fresh_seed() -> int:
+    return random.SystemRandom().randrange(2**31)

@@ -1,0 +1,71 @@
+"""Which tokens a model may choose, and the row of tokens a drawn picture is.
+
+Shape letters: B rows, L new tokens, D language width, C entries of the vocabulary, P tokens per
+drawn picture, V vision width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mllm_npu.models.mllm import SEED
+    from mllm_npu.processing.processor import Processor
+
+
+class ImageTokens:
+    """The image ids of a processor, made ready for generation.
+
+    A picture is ``<img>``, its P slots and ``</img>``. Only ``<img>`` is ever chosen; the others
+    follow from it, so the whole block is one forward pass.
+
+    Args:
+        processor: knows the ids and the number of slots of a drawn picture.
+        vocab_size: rows of the language model's table; those without a token are never chosen.
+        device: where scores and hidden states live.
+
+    Attributes:
+        begin: id of ``<img>``.
+        block: ids of a whole picture, P + 2 of them.
+    """
+
+    def __init__(self, *, processor: Processor, vocab_size: int, device: torch.device) -> None:
+        ids = processor.image_ids
+        self.begin = ids.begin
+        self.block = (ids.begin, *ids.slots[: processor.num_drawn_tokens], ids.end)
+        banned_C = torch.zeros(vocab_size, dtype=torch.bool)
+        banned_C[[*ids.slots, ids.end, ids.patch_begin, ids.patch_end]] = True
+        banned_C[len(processor.tokenizer) :] = True
+        if processor.pad_id != processor.eos_id:
+            banned_C[processor.pad_id] = True
+        self._banned_C = banned_C.to(device)
+
+    def mask_scores(self, scores_BC: Tensor, *, may_draw: Sequence[bool]) -> Tensor:
+        """Set what may not be chosen to -inf, float [B, C] -> float32 [B, C].
+
+        Args:
+            scores_BC: logits.
+            may_draw: for each row whether ``<img>`` may be chosen.
+        """
+        masked_BC = scores_BC.float().masked_fill(self._banned_C, -torch.inf)
+        silent_B = [row for row, may in enumerate(may_draw) if not may]
+        if silent_B:
+            masked_BC[silent_B, self.begin] = -torch.inf
+        return masked_BC
+
+    def predict_features(self, model: SEED, hidden_BLD: Tensor) -> Tensor:
+        """Give the features of a picture whose block was just fed, as the last tokens of every row.
+
+        Args:
+            model: one that draws.
+            hidden_BLD: states of the fed tokens, float [B, L, D] with L >= P + 2.
+
+        Returns:
+            Features the image decoder takes, float [B, P, V].
+        """
+        num_slots = len(self.block) - 2
+        return model.predict_features(hidden_BLD[:, -1 - num_slots : -1])

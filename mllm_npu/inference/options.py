@@ -1,0 +1,54 @@
+"""What a request may ask of a reply: length, sampling, pictures; nonsense is refused early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mllm_npu.errors import RequestError
+
+ImageMode = Literal["auto", "force", "forbid"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOptions:
+    """How one reply is made.
+
+    Args:
+        max_new_tokens: tokens the model may choose, at least 1; a drawn picture counts as one.
+        temperature: 0 takes the best token; above 0 samples from softmax(scores / temperature).
+        top_p: share of probability that is kept when sampling, in (0, 1].
+        top_k: number of tokens that are kept when sampling; 0 keeps all.
+        seed: of the tokens and of the pictures' noise; None draws a fresh one.
+        images: "auto" lets the model decide, "force" starts the reply with a picture, "forbid"
+            gives text only.
+        image_steps: solver steps of the image decoder.
+        guidance: classifier-free guidance scale of the image decoder; 1 switches it off.
+
+    Raises:
+        RequestError: if a value is outside its range.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = 0
+    images: ImageMode = "auto"
+    image_steps: int = 10
+    guidance: float = 2.0
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("max_new_tokens", self.max_new_tokens >= 1, "a number from 1"),
+            ("temperature", self.temperature >= 0, "a number from 0"),
+            ("top_p", 0 < self.top_p <= 1, "a share above 0 and up to 1"),
+            ("top_k", self.top_k >= 0, "a number from 0 (0 keeps every token)"),
+            ("seed", self.seed is None or self.seed >= 0, "a number from 0, or None"),
+            ("images", self.images in get_args(ImageMode), f"one of {list(get_args(ImageMode))}"),
+            ("image_steps", self.image_steps >= 1, "a number from 1"),
+            ("guidance", self.guidance >= 0, "a number from 0 (1 switches guidance off)"),
+        )
+        for name, fits, wanted in checks:
+            if not fits:
+                raise RequestError(f"{name}={getattr(self, name)!r} was asked for; give {wanted}.")

@@ -1,0 +1,138 @@
+"""Talk to a model in the terminal: text as it comes, drawn pictures saved and shown in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.text import Text as Styled
+
+from mllm_npu.errors import MllmNpuError
+from mllm_npu.inference.engine import Engine
+from mllm_npu.inference.events import Finished, ImageMade, TextDelta
+from mllm_npu.inference.options import GenerationOptions
+from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text, Turn
+
+HELP = "/image PATH adds a picture to the next turn · /reset forgets the talk · /quit leaves"
+MAX_SHOWN_PIXELS = 64
+
+
+@dataclass(kw_only=True)
+class TerminalChat:
+    """One talk: the turns so far and the pictures that wait for the next one.
+
+    Args:
+        engine: answers.
+        options: how it answers.
+        folder: where drawn pictures are saved.
+        open_picture: reads a picture file; raises a package error where it cannot.
+        console: where the talk is shown.
+    """
+
+    engine: Engine
+    options: GenerationOptions
+    folder: Path
+    open_picture: Callable[[Path], Image.Image]
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+    turns: list[Turn] = field(default_factory=list)
+    waiting: list[Image.Image] = field(default_factory=list)
+    num_drawn: int = 0
+
+    def run(self, read_line: Callable[[str], str] = input) -> None:
+        """Answer line after line until /quit or the end of input; a refusal does not end it."""
+        self.console.print(HELP, style="dim")
+        while True:
+            try:
+                line = read_line("you> ").strip()
+            except EOFError:
+                return
+            if line == "/quit":
+                return
+            try:
+                self._take(line)
+            except MllmNpuError as error:
+                self.console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+
+    def _take(self, line: str) -> None:
+        command, _, rest = line.partition(" ")
+        if command == "/image":
+            self.waiting.append(self.open_picture(Path(rest.strip())))
+            self.show(self.waiting[-1])
+        elif command == "/reset":
+            self.turns.clear()
+            self.waiting.clear()
+        elif command == "/help":
+            self.console.print(HELP, style="dim")
+        else:
+            self.answer(line)
+
+    def answer(self, line: str) -> None:
+        """Put one user turn, show the reply as it comes and keep both for the next turn."""
+        pictures: tuple[Part, ...] = tuple(ReadImage(picture=picture) for picture in self.waiting)
+        words: tuple[Part, ...] = (Text(text=line),) if line else ()
+        asked = Turn(role="user", parts=(*pictures, *words))
+        said: list[Part] = []
+        for event in self.engine.stream(Conversation(turns=(*self.turns, asked)), self.options):
+            match event:
+                case TextDelta(text=text):
+                    self.console.print(text, end="", markup=False)
+                    said.append(Text(text=text))
+                case ImageMade(picture=picture):
+                    self.console.print()
+                    self.show(picture)
+                    self.console.print(f"picture: {self._save(picture)}", style="dim")
+                    said.append(DrawnImage(picture=picture))
+                case Finished():
+                    self.console.print()
+        self.waiting.clear()
+        self.turns += [asked, Turn(role="assistant", parts=tuple(said))]
+
+    def show(self, picture: Image.Image) -> None:
+        """Print a picture as half blocks, two pixels a character, where the terminal has colours."""
+        if self.console.color_system is None:
+            return
+        small = picture.convert("RGB")
+        small.thumbnail((MAX_SHOWN_PIXELS, MAX_SHOWN_PIXELS))
+        for row in range(0, small.height - 1, 2):
+            line = Styled()
+            for column in range(small.width):
+                upper, lower = (_colour(small, column, row + half) for half in (0, 1))
+                line.append("▀", style=f"{upper} on {lower}")
+            self.console.print(line)
+
+    def _save(self, picture: Image.Image) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        while (path := self.folder / f"picture-{self.num_drawn:03d}.png").exists():
+            self.num_drawn += 1
+        picture.save(path)
+        return path
+
+
+def _colour(picture: Image.Image, x: int, y: int) -> str:
+    red, green, blue = picture.getpixel((x, y))  # type: ignore[misc]  # RGB after convert
+    return f"rgb({red},{green},{blue})"
+
+
+def chat(
+    engine: Engine,
+    *,
+    options: GenerationOptions,
+    pictures: Sequence[Image.Image],
+    open_picture: Callable[[Path], Image.Image],
+    folder: Path,
+) -> None:
+    """Run a talk on this process's terminal.
+
+    Args:
+        engine: answers.
+        options: how it answers.
+        pictures: wait for the first turn.
+        open_picture: reads a picture file.
+        folder: where drawn pictures are saved.
+    """
+    talk = TerminalChat(engine=engine, options=options, folder=folder, open_picture=open_picture)
+    talk.waiting.extend(pictures)
+    talk.run()

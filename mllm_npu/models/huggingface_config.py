@@ -1,0 +1,102 @@
+"""Read a Hugging Face config from a dict or a local folder, and refuse keys that its family does not know."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+from mllm_npu.errors import ConfigError
+
+_UNDECLARED_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "head_dim")
+"""Keys that config classes read without declaring them, mostly from older config files."""
+
+
+def read_config(config: Mapping[str, Any] | None, path: str | None, *, part: str) -> PreTrainedConfig:
+    """Give the config of a part that is described by exactly one of a dict and a local folder.
+
+    Args:
+        config: ``model_type`` and the keys of that family's config class.
+        path: a folder with ``config.json``; nothing is downloaded and no code in it is run.
+        part: what is being built, for the messages.
+
+    Raises:
+        ConfigError: both or none given, no such folder, unknown family or key, values the family refuses.
+    """
+    if (config is None) == (path is None):
+        given = "both config and path" if config is not None else "neither config nor path"
+        raise ConfigError(f"{part} was given {given}; give exactly one of them.")
+    if path is None:
+        return _from_dict(dict(config or {}), part)
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{part} was asked to load {path!r}, but there is no config.json; give a local folder of a model."
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
+        raise ConfigError(f"{part} cannot read {folder / 'config.json'}: {_first_line(error)}") from error
+
+
+def require_safetensors(path: str, *, part: str) -> None:
+    """Refuse a folder without safetensors, so that no pickle is ever opened.
+
+    Raises:
+        ConfigError: the folder holds no ``*.safetensors`` file.
+    """
+    if not any(Path(path).glob("*.safetensors")):
+        raise ConfigError(
+            f"{part} was asked to load {path!r}, which holds no *.safetensors file; convert the weights first "
+            "(pickled .bin files are not opened)."
+        )
+
+
+def builds_on_meta() -> bool:
+    """Whether parts are being built without memory, inside ``with torch.device("meta")``."""
+    return torch.get_default_device().type == "meta"
+
+
+def resolve_dtype(name: str, *, part: str) -> torch.dtype:
+    """Turn "float32", "bfloat16" or "float16" into the torch dtype.
+
+    Raises:
+        ConfigError: another name.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise ConfigError(f"{part} was asked for dtype={name!r}; choose one of {', '.join(known)}.")
+    return known[name]
+
+
+def _from_dict(values: dict[str, Any], part: str) -> PreTrainedConfig:
+    model_type = values.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=3)
+        raise ConfigError(
+            f"{part} was given model_type={model_type!r}, which transformers does not know; "
+            f"near names: {', '.join(near) or 'none'}."
+        )
+    config_class = CONFIG_MAPPING[model_type]
+    known = {entry.name for entry in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    unknown = sorted(set(values) - known - set(_UNDECLARED_KEYS))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], sorted(known), n=3, cutoff=0.5)
+        raise ConfigError(
+            f"{part} was given unknown key {', '.join(map(repr, unknown))} for model_type {model_type!r}; "
+            f"near keys: {', '.join(near) or 'none'}."
+        )
+    try:
+        return config_class(**values)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{part} cannot build a {model_type!r} config: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,141 @@
+"""What a multimodal model expects of its parts; every part is one abstract class, inherited once.
+
+Shape letters: I tiles, H W pixels, K vision tokens per tile, V vision width, T packed tokens, D language width,
+B rows of a dense batch, L tokens of a row, N chosen tokens, G drawn pictures, P tokens per drawn picture, S pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Generator, Tensor, nn
+
+
+class VisionEncoder(nn.Module, ABC):
+    """Turns uint8 tiles into features; normalises on the device it lives on.
+
+    Attributes:
+        width: V, size of a feature.
+        num_tokens: K, features per tile.
+        tile_size: pixels of a tile's edge.
+    """
+
+    width: int
+    num_tokens: int
+    tile_size: int
+
+    @abstractmethod
+    def forward(self, tiles_I3HW: Tensor) -> Tensor:
+        """Encode tiles, uint8 [I, 3, H, W] (or float 0..255, where a training step augments) -> float [I, K, V]."""
+
+    @abstractmethod
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """Blocks that sharding and checkpointing wrap one by one, in order of execution."""
+
+
+class Projector(nn.Module, ABC):
+    """Turns a row of features of one width into a row of another.
+
+    Attributes:
+        num_queries: tokens it gives per tile.
+    """
+
+    num_queries: int
+
+    @abstractmethod
+    def forward(self, features_IKV: Tensor) -> Tensor:
+        """Project float [I, K, V] -> float [I, num_queries, D]."""
+
+
+class LanguageModel(nn.Module, ABC):
+    """A causal language model that is fed embeddings and gives hidden states.
+
+    Attributes:
+        width: D, size of an embedding and of a hidden state.
+        vocab_size: rows of the embedding table.
+    """
+
+    width: int
+    vocab_size: int
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """Look up token embeddings, int64 [...] -> float [..., D]."""
+
+    @abstractmethod
+    def forward(self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Sequence[int]) -> Tensor:
+        """Run packed sequences, causal inside each, -> last hidden states (final norm applied) float [T, D].
+
+        Args:
+            embeds_TD: embeddings of all sequences end to end.
+            position_ids_T: place of each token in its own sequence, int64.
+            sequence_ends: cumulative ends on the host, without a leading 0.
+        """
+
+    @abstractmethod
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Score the vocabulary from hidden states, float [..., D] -> float [..., vocab_size]."""
+
+    @abstractmethod
+    def new_cache(self) -> Any:
+        """An empty key-value cache for ``extend``."""
+
+    @abstractmethod
+    def extend(self, embeds_BLD: Tensor, cache: Any) -> Tensor:
+        """Append L tokens to every row of the cache and give their hidden states, float [B, L, D]."""
+
+    @abstractmethod
+    def resize_vocabulary(self, num_tokens: int) -> None:
+        """Grow the table (and head) to ``num_tokens`` rows; new input rows are the mean of the old ones."""
+
+    @abstractmethod
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """Decoder blocks in order of execution."""
+
+
+class ImageDecoder(nn.Module, ABC):
+    """Draws a picture from the features a vision encoder would have seen in it.
+
+    Attributes:
+        width: size of a condition feature.
+        num_tokens: P, condition features per picture.
+        picture_size: S, pixels of the drawn picture's edge.
+    """
+
+    width: int
+    num_tokens: int
+    picture_size: int
+
+    @abstractmethod
+    def loss(self, pictures_G3SS: Tensor, features_GPV: Tensor) -> Tensor:
+        """Training loss of each picture, uint8 [G, 3, S, S] and its condition float [G, P, V] -> float32 [G]."""
+
+    @abstractmethod
+    def decode(
+        self,
+        features_GPV: Tensor,
+        *,
+        steps: int,
+        guidance: float,
+        generator: Generator | Sequence[Generator] | None,
+    ) -> Tensor:
+        """Draw one picture per condition, -> uint8 [G, 3, S, S].
+
+        Args:
+            features_GPV: conditions.
+            steps: solver steps.
+            guidance: classifier-free guidance scale; 1 switches it off.
+            generator: source of the starting noise, on the CPU so that a seed means the same on every device; a
+                sequence gives every picture its own, so that it does not depend on who else is in the batch.
+        """
+
+    @abstractmethod
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """Blocks that sharding and checkpointing wrap one by one."""
+
+
+def count_parameters(parts: Iterable[nn.Module]) -> int:
+    """Number of parameters in ``parts``, those counted once that are shared."""
+    return sum({id(p): p.numel() for part in parts for p in part.parameters()}.values())

@@ -1,0 +1,115 @@
+"""Give Hugging Face decoders our attention: packed sequences, or rows that extend a cache.
+
+The function is registered with transformers' AttentionInterface. What it needs travels as one keyword argument from
+the model's ``forward`` to every layer. No mask function is registered under the same name on purpose: transformers
+then builds no mask at all, so nothing of the size of the pack squared exists and no device is asked for positions.
+
+Shape letters: B rows, H query heads, J key heads, Q new tokens, K cached and new tokens, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from mllm_npu.errors import ConfigError
+from mllm_npu.ops.attention import Packing, attend, packed_attention, visible_keys
+
+ATTENTION_NAME = "mllm_npu_packed"
+"""What ``attn_implementation`` is set to."""
+
+LAYOUT_KEYWORD = "sequence_layout"
+"""The keyword under which the layout travels through the layers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheLayout:
+    """What the new tokens of an ``extend`` see of the cache.
+
+    Args:
+        query_positions: place of each new token in its own row, int64 [B, Q].
+        key_positions: the same for each place of the cache, NEVER_VISIBLE at padding, int64 [B, K].
+        first: the cache was empty and no row is padded, so the rows are causal as they stand.
+        sees_all: each row has one new token that sees the whole cache.
+        masks: one mask per window, made once for all layers.
+    """
+
+    query_positions: Tensor
+    key_positions: Tensor
+    first: bool
+    sees_all: bool
+    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """Bool [B, 1, Q, K], or None where the kernel's own rule says the same."""
+        if window is not None and window >= self.key_positions.shape[1]:
+            window = None
+        if window not in self.masks:
+            plain = window is None and (self.first or self.sees_all)
+            self.masks[window] = None if plain else visible_keys(self.query_positions, self.key_positions, window)
+        return self.masks[window]
+
+
+def attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sequence_layout: Packing | CacheLayout | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attend as the layout says; the signature is transformers' own.
+
+    Args:
+        module: the layer that asks.
+        query: [B, H, Q, E]; B is 1 for a pack.
+        key: [B, J, K, E].
+        value: [B, J, K, E].
+        attention_mask: always None here, the layout says what is visible.
+        scaling: factor of the scores, default E ** -0.5.
+        dropout: share of attention weights dropped.
+        sliding_window: tokens a token sees, itself included.
+        softcap: bound of the scores.
+        sequence_layout: the pack, or the rows of an ``extend``.
+        others: what a family adds; refused where it would change the result.
+
+    Returns:
+        float [B, Q, H, E] and no weights.
+
+    Raises:
+        ConfigError: the layout did not arrive, or the family asks for attention this function does not know.
+    """
+    if sequence_layout is None:
+        raise ConfigError(
+            f"{type(module).__name__} did not pass {LAYOUT_KEYWORD} on to its attention, so packed sequences would "
+            "see each other; build the language model with attention=per_sequence."
+        )
+    for name in ("s_aux", "position_bias", "head_mask"):
+        if others.get(name) is not None:
+            raise ConfigError(
+                f"{type(module).__name__} asks for attention with {name!r}, which packed attention does not know; "
+                "build the language model with attention=per_sequence."
+            )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(sequence_layout, Packing):
+        if sequence_layout.receipts is not None:
+            sequence_layout.receipts.append(sliding_window)
+        q, k, v = (part.transpose(1, 2)[0] for part in (query, key, value))
+        options = {"scale": scale, "dropout": dropout, "window": sliding_window, "softcap": softcap}
+        return packed_attention(q, k, v, sequence_layout, **options)[None], None
+    mask = sequence_layout.mask(sliding_window)
+    causal = mask is None and not sequence_layout.sees_all
+    out = attend(query, key, value, mask=mask, causal=causal, scale=scale, dropout=dropout, softcap=softcap)
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION_NAME, attention_forward)

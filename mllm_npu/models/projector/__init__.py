@@ -1,0 +1,1 @@
+"""Features of one width to tokens of another."""

@@ -1,0 +1,125 @@
+"""Cut a picture of any size into tiles of one size: the best grid, then the whole picture.
+
+Shape letters: I tiles, S pixels of a tile's edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mllm_npu.errors import ConfigError
+from mllm_npu.processing.image_transform import stretch
+
+Grid = tuple[int, int]
+"""Columns and rows of tiles."""
+
+
+class AnyResolution:
+    """Chooses a grid for a picture and cuts it.
+
+    Args:
+        grids: allowed grids as "<columns>x<rows>", the earlier one wins a tie.
+        tile_size: S, what the vision encoder sees.
+        repeat_single_tile: whether a 1x1 grid gives the picture twice, as tile and as whole;
+            released checkpoints were trained so. False saves half the tokens of a small picture.
+        exact: whether pixels are Pillow's to the bit; False is faster, see ``stretch``.
+
+    Raises:
+        ConfigError: No grid, one that cannot be read, or a tile without pixels.
+
+    Source: SEED-X (arXiv 2404.14396); the first rule is LLaVA-NeXT's.
+    """
+
+    def __init__(
+        self,
+        *,
+        grids: Sequence[str],
+        tile_size: int,
+        repeat_single_tile: bool = True,
+        exact: bool = True,
+    ) -> None:
+        if tile_size < 1:
+            raise ConfigError(f"tile_size={tile_size} was asked for. Give at least one pixel.")
+        if not grids:
+            raise ConfigError("No grid was given. Give at least one, such as grids=[1x1].")
+        self.grids = tuple(_parse(grid) for grid in grids)
+        self.tile_size = tile_size
+        self.repeat_single_tile = repeat_single_tile
+        self.exact = exact
+
+    def choose(self, width: int, height: int) -> Grid:
+        """Grid for a picture of that many pixels, as (columns, rows).
+
+        The grid that keeps most of the picture's pixels is taken, unless the one nearest in
+        shape is smaller.
+        """
+        sharp = min(self.grids, key=lambda grid: self._loss_of_detail(grid, width, height))
+        shaped = min(self.grids, key=lambda grid: self._distortion(grid, width, height))
+        return shaped if sharp[0] * sharp[1] > shaped[0] * shaped[1] else sharp
+
+    def num_tiles(self, width: int, height: int) -> int:
+        """Tiles of a picture of that many pixels, the whole picture among them."""
+        columns, rows = self.choose(width, height)
+        return 1 if self._is_single((columns, rows)) else columns * rows + 1
+
+    @property
+    def max_tiles(self) -> int:
+        """Tiles of the largest grid, the whole picture among them."""
+        return max(1 if self._is_single(grid) else grid[0] * grid[1] + 1 for grid in self.grids)
+
+    def split(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+        """Cut a picture, stretching it onto the grid.
+
+        Returns:
+            Tiles row by row, then the whole picture, uint8 [I, 3, S, S]; and the centre (x, y) of
+            each in the picture, 0..1, float32 [I, 2].
+        """
+        columns, rows = self.choose(picture.width, picture.height)
+        size, whole = self.tile_size, self.whole(picture)
+        if self._is_single((columns, rows)):
+            return whole[None], torch.full((1, 2), 0.5)
+        tiles = torch.empty(columns * rows + 1, 3, size, size, dtype=torch.uint8)
+        stretched = whole
+        if (columns, rows) != (1, 1):
+            stretched = stretch(picture, (rows * size, columns * size), exact=self.exact)
+        grid = tiles[:-1].view(rows, columns, 3, size, size)
+        grid.copy_(stretched.view(3, rows, size, columns, size).permute(1, 3, 0, 2, 4))
+        tiles[-1] = whole
+        positions = [
+            ((column + 0.5) / columns, (row + 0.5) / rows)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        return tiles, torch.tensor([*positions, (0.5, 0.5)])
+
+    def whole(self, picture: Image.Image) -> Tensor:
+        """The whole picture as one tile, uint8 [3, S, S]."""
+        return stretch(picture, self.tile_size, exact=self.exact).contiguous()
+
+    def _is_single(self, grid: Grid) -> bool:
+        return grid == (1, 1) and not self.repeat_single_tile
+
+    def _loss_of_detail(self, grid: Grid, width: int, height: int) -> tuple[int, int]:
+        across, down = grid[0] * self.tile_size, grid[1] * self.tile_size
+        scale = min(across / width, down / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return -kept, across * down - kept
+
+    def _distortion(self, grid: Grid, width: int, height: int) -> tuple[float, float]:
+        aspect, wanted = grid[1] / grid[0], height / width
+        area, wanted_area = grid[0] * grid[1] * self.tile_size**2, width * height
+        return (
+            max(aspect / wanted, wanted / aspect),
+            max(area / wanted_area, wanted_area / area),
+        )
+
+
+def _parse(grid: str) -> Grid:
+    columns, cross, rows = grid.partition("x")
+    if not (cross and columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
+        raise ConfigError(f"The grid {grid!r} was asked for. Write <columns>x<rows>, such as 2x3.")
+    return int(columns), int(rows)

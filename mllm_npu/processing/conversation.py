@@ -1,0 +1,81 @@
+"""The one intermediate form: turns of text and images in reading order, each image read or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+Role = Literal["system", "user", "assistant", "document"]
+"""``document`` is raw text without a chat frame, as in captions, interleaved pages and plain text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A piece of text, not empty.
+
+    Args:
+        text: the characters as they are.
+        learn: whether its tokens carry loss; None follows the turn.
+    """
+
+    text: str
+    learn: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadImage:
+    """A picture the model looks at."""
+
+    picture: Image.Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnImage:
+    """A picture the model learns to draw; its ``<img>`` carries loss, its slots are regressed."""
+
+    picture: Image.Image
+
+
+Part = Text | ReadImage | DrawnImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What one side says.
+
+    Args:
+        role: who speaks.
+        parts: text and images in reading order.
+        learn: whether the turn's text (and what closes the turn) carries loss.
+    """
+
+    role: Role
+    parts: tuple[Part, ...]
+    learn: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """Turns in order, with where they come from.
+
+    Args:
+        turns: at least one.
+        key: name of the row in its shard.
+        source: name of the data set.
+        task: kind of row (caption, ocr, ...).
+    """
+
+    turns: tuple[Turn, ...]
+    key: str = ""
+    source: str = ""
+    task: str = ""
+
+
+def ask(question: str, pictures: Sequence[Image.Image] = (), *, system: str = "") -> Conversation:
+    """A one-turn conversation that waits for a reply: the pictures first, then the question."""
+    parts: tuple[Part, ...] = (*(ReadImage(picture=p) for p in pictures), *((Text(text=question),) if question else ()))
+    opening = (Turn(role="system", parts=(Text(text=system),)),) if system else ()
+    return Conversation(turns=(*opening, Turn(role="user", parts=parts)))

@@ -1,0 +1,87 @@
+"""Collect the tokens and the pixels of one sample while it is laid out.
+
+Shape letters: I tiles, G drawn pictures, R rows of slots, W slots of a row, S pixels of an edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mllm_npu.batch import IGNORED_LABEL
+from mllm_npu.processing.conversation import DrawnImage, ReadImage
+
+
+@dataclass(slots=True, kw_only=True)
+class TokenLayout:
+    """Tokens so far, and which pictures fill which slots.
+
+    Args:
+        ids: token ids.
+        labels: the ids that are learnt, IGNORED_LABEL elsewhere.
+        read_starts: place of the first slot of every read tile.
+        draw_starts: place of the first slot of every drawn picture.
+        pictures: the pictures behind them, in reading order.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    read_starts: list[int] = field(default_factory=list)
+    draw_starts: list[int] = field(default_factory=list)
+    pictures: list[ReadImage | DrawnImage] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], *, learn: bool) -> None:
+        """Append tokens."""
+        self.ids.extend(ids)
+        self.labels.extend(ids if learn else (IGNORED_LABEL,) * len(ids))
+
+    def add_read(self, part: ReadImage, blocks: Sequence[Sequence[int]]) -> None:
+        """Append a picture that is read, one block of tag, slots, tag per tile."""
+        self.pictures.append(part)
+        for block in blocks:
+            self.read_starts.append(len(self.ids) + 1)
+            self.add(block, learn=False)
+
+    def add_drawn(self, part: DrawnImage, block: Sequence[int]) -> None:
+        """Append a picture that is learnt; of its block only the opening tag has a label."""
+        self.pictures.append(part)
+        self.draw_starts.append(len(self.ids) + 1)
+        self.add(block[:1], learn=True)
+        self.add(block[1:], learn=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class TileList:
+    """Tiles so far, in reading order.
+
+    Args:
+        tiles: blocks of tiles, uint8 [I, 3, S, S] each.
+        positions: their centres, float32 [I, 2] each.
+        read: numbers of the tiles that are read.
+        drawn: numbers of the tiles that are drawn.
+    """
+
+    tiles: list[Tensor] = field(default_factory=list)
+    positions: list[Tensor] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
+    drawn: list[int] = field(default_factory=list)
+
+    def add(self, tiles: Tensor, positions: Tensor, *, drawn: bool) -> None:
+        """Append the tiles of one picture."""
+        first = len(self.read) + len(self.drawn)
+        (self.drawn if drawn else self.read).extend(range(first, first + len(tiles)))
+        self.tiles.append(tiles)
+        self.positions.append(positions)
+
+
+def concatenate_pixels(blocks: list[Tensor], *, size: int) -> Tensor:
+    """Join blocks of pictures, uint8 [I, 3, S, S]; without blocks, none of that size."""
+    return torch.cat(blocks) if blocks else torch.empty(0, 3, size, size, dtype=torch.uint8)
+
+
+def slot_places(starts: list[int], width: int) -> Tensor:
+    """Places of slots that lie side by side, int64 [R, W]."""
+    return torch.tensor(starts, dtype=torch.int64)[:, None] + torch.arange(width)

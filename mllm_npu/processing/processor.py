@@ -1,0 +1,272 @@
+"""Turn a conversation into tokens, labels, tiles and slot places; the only place that does.
+
+Shape letters: Q tokens per read tile, P tokens per drawn picture.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from mllm_npu.batch import Sample
+from mllm_npu.errors import ConfigError, RequestError, SkipSample
+from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.augment import AffineAugment
+from mllm_npu.processing.chat_template import ChatTemplate, End, Frame, Said
+from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage, Text, Turn
+from mllm_npu.processing.image_transform import stretch
+from mllm_npu.processing.layout import (
+    TileList,
+    TokenLayout,
+    concatenate_pixels,
+    slot_places,
+)
+from mllm_npu.processing.special_tokens import ImageIds, reserved_ids
+
+_CACHED_PIECES = 16384
+_LONGEST_CACHED_PIECE = 512
+_CENTRE = torch.tensor([[0.5, 0.5]])
+
+
+class Processor:
+    """Encodes conversations for training, evaluation and serving, and decodes answers.
+
+    A read picture is ``{<patch> slots </patch>}`` for every tile but the last, then ``<img> slots
+    </img>`` for the whole picture; every tile uses the same slot ids. A drawn picture is
+    ``<img> slots </img>`` with a label on ``<img>`` only, and needs one tile, the whole picture.
+
+    Args:
+        tokenizer: one with image tokens and an end-of-text token.
+        any_resolution: cuts read pictures into tiles.
+        chat_template: frames of the roles.
+        num_read_tokens: Q.
+        num_drawn_tokens: P.
+        max_tokens: longest sample; a longer one is left out, never cut.
+        picture_size: edge of the drawn pictures an image decoder is trained on; None: no decoder.
+        augment: distorts pictures where ``encode`` is given an rng.
+
+    Attributes:
+        image_ids: ids of the image tokens.
+        eos_id: id that ends an answer.
+        pad_id: id that fills rows; the end-of-text id where the vocabulary has no padding.
+
+    Raises:
+        ConfigError: The tokenizer lacks tokens, or has fewer slots than a picture takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerFast,
+        any_resolution: AnyResolution,
+        chat_template: ChatTemplate,
+        num_read_tokens: int,
+        num_drawn_tokens: int,
+        max_tokens: int,
+        picture_size: int | None = None,
+        augment: AffineAugment | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.any_resolution = any_resolution
+        self.chat_template = chat_template
+        self.num_read_tokens = num_read_tokens
+        self.num_drawn_tokens = num_drawn_tokens
+        self.max_tokens = max_tokens
+        self.picture_size = picture_size
+        self.augment = augment
+        self.image_ids = ImageIds.of(tokenizer)
+        most = max(num_read_tokens, num_drawn_tokens)
+        if min(num_read_tokens, num_drawn_tokens) < 1 or most > len(self.image_ids.slots):
+            raise ConfigError(
+                f"num_read_tokens={num_read_tokens} and num_drawn_tokens={num_drawn_tokens} were "
+                f"asked for, the tokenizer has {len(self.image_ids.slots)} image slots. Give 1 to "
+                "that many."
+            )
+        if tokenizer.eos_token_id is None:
+            raise ConfigError("The tokenizer has no end-of-text token. Set its eos_token.")
+        # Plain attributes: the tokenizer looks its ids up anew each time it is asked.
+        self.eos_id = int(tokenizer.eos_token_id)
+        self.pad_id = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        bos_id = tokenizer.bos_token_id
+        self._opening: tuple[int, ...] = () if bos_id is None else (bos_id,)
+        self._reserved = reserved_ids(tokenizer)
+        self._pieces: dict[str, tuple[int, ...]] = {}
+        self._read_block = self._block(num_read_tokens, patch=False)
+        self._patch_block = self._block(num_read_tokens, patch=True)
+        self._drawn_block = self._block(num_drawn_tokens, patch=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers start with an empty cache instead of a copy of a full one.
+        return {**self.__dict__, "_pieces": {}}
+
+    def encode(
+        self, conversation: Conversation, *, reply: bool = False, rng: random.Random | None = None
+    ) -> Sample:
+        """Tokens, labels and tiles of a conversation.
+
+        Args:
+            conversation: what is said, read and drawn.
+            reply: leave the conversation open for the assistant. Pictures drawn earlier then keep
+                their tokens and have no tiles, since nothing is learnt from them.
+            rng: decides how pictures are distorted; None leaves them as they are.
+
+        Returns:
+            A sample, not padded.
+
+        Raises:
+            SkipSample: The conversation is empty or too long, or its text spells a control token.
+            RequestError: The same, where a reply was asked for.
+        """
+        _check_turns(conversation, reply=reply)
+        layout = TokenLayout()
+        layout.add(self._opening, learn=False)
+        for piece in self.chat_template.render(conversation, reply=reply):
+            match piece:
+                case Frame(text=text, learn=learn):
+                    layout.add(self._tokenize(text), learn=learn)
+                case Said(part=Text() as part, learn=learn):
+                    learn = learn if part.learn is None else part.learn
+                    layout.add(self._tokenize_said(part.text, reply=reply), learn=learn)
+                case Said(part=ReadImage() as part):
+                    layout.add_read(part, self._read_blocks(part))
+                case Said(part=DrawnImage()) if reply:
+                    layout.add(self._drawn_block, learn=False)
+                case Said(part=DrawnImage() as part):
+                    layout.add_drawn(part, self._drawn_block)
+                case End(learn=learn):
+                    layout.add((self.eos_id,), learn=learn)
+        if len(layout.ids) > self.max_tokens:
+            _refuse(
+                f"The conversation is longer than max_tokens={self.max_tokens}",
+                f"it has {len(layout.ids)} tokens. Shorten the text, or use fewer pictures.",
+                reply=reply,
+            )
+        return self._fill(layout, conversation, rng)
+
+    def estimate_tokens(
+        self,
+        num_text_tokens: int,
+        read_sizes: Iterable[tuple[int, int]],
+        num_drawn: int,
+        *,
+        num_turns: int = 2,
+    ) -> int:
+        """Upper bound of a sample's length, from what an index knows of its row.
+
+        Args:
+            num_text_tokens: tokens of all its texts, or an upper bound.
+            read_sizes: (width, height) of the read pictures in pixels.
+            num_drawn: number of drawn pictures.
+            num_turns: turns that have a frame.
+        """
+        template = self.chat_template
+        frames = [len(self._tokenize(a)) + len(self._tokenize(b)) for a, b in template.frames]
+        fixed = 2 + len(self._tokenize(template.system)) + frames[0]
+        tiles = sum(self.any_resolution.num_tiles(*size) for size in read_sizes)
+        pictures = tiles * len(self._read_block) + num_drawn * len(self._drawn_block)
+        return fixed + num_turns * (max(frames) + 1) + num_text_tokens + pictures
+
+    def decode_text(self, ids: Sequence[int] | Tensor) -> str:
+        """Text of an answer, without image tokens and control tokens."""
+        numbers: Sequence[int] = ids.tolist() if isinstance(ids, Tensor) else ids
+        kept = [number for number in numbers if number not in self._reserved]
+        return self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
+
+    def _block(self, num_slots: int, *, patch: bool) -> tuple[int, ...]:
+        ids = self.image_ids
+        begin, end = (ids.patch_begin, ids.patch_end) if patch else (ids.begin, ids.end)
+        return (begin, *ids.slots[:num_slots], end)
+
+    def _read_blocks(self, part: ReadImage) -> list[tuple[int, ...]]:
+        num_tiles = self.any_resolution.num_tiles(part.picture.width, part.picture.height)
+        return [*[self._patch_block] * (num_tiles - 1), self._read_block]
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
+        ids = self._pieces.get(text)
+        if ids is None:
+            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False)) if text else ()
+            if len(text) <= _LONGEST_CACHED_PIECE:
+                if len(self._pieces) >= _CACHED_PIECES:
+                    self._pieces.clear()
+                self._pieces[text] = ids
+        return ids
+
+    def _tokenize_said(self, text: str, *, reply: bool) -> tuple[int, ...]:
+        if not text:
+            _refuse("A text is empty", "leave the part out, or give it characters.", reply=reply)
+        ids = self._tokenize(text)
+        if not self._reserved.isdisjoint(ids):
+            spelt = next(number for number in ids if number in self._reserved)
+            token = self.tokenizer.convert_ids_to_tokens(spelt)
+            _refuse(
+                "A text spells a control token",
+                f"it contains {token}. Remove it from the text.",
+                reply=reply,
+            )
+        return ids
+
+    def _fill(
+        self, layout: TokenLayout, conversation: Conversation, rng: random.Random | None
+    ) -> Sample:
+        size, edge, found = self.any_resolution.tile_size, self.picture_size, TileList()
+        pictures: list[Tensor] = []
+        for part in layout.pictures:
+            picture = self._distort(part.picture, rng)
+            if isinstance(part, ReadImage):
+                found.add(*self.any_resolution.split(picture), drawn=False)
+            else:
+                found.add(self.any_resolution.whole(picture)[None], _CENTRE, drawn=True)
+                if edge is not None:
+                    pictures.append(stretch(picture, edge, exact=self.any_resolution.exact)[None])
+        return Sample(
+            input_ids=torch.tensor(layout.ids, dtype=torch.int64),
+            labels=torch.tensor(layout.labels, dtype=torch.int64),
+            tiles=concatenate_pixels(found.tiles, size=size),
+            tile_positions=torch.cat(found.positions) if found.positions else torch.empty(0, 2),
+            read_tiles=torch.tensor(found.read, dtype=torch.int64),
+            read_slots=slot_places(layout.read_starts, self.num_read_tokens),
+            draw_tiles=torch.tensor(found.drawn, dtype=torch.int64),
+            draw_slots=slot_places(layout.draw_starts, self.num_drawn_tokens),
+            pictures=None if edge is None else concatenate_pixels(pictures, size=edge),
+            key=conversation.key,
+            source=conversation.source,
+            task=conversation.task,
+        )
+
+    def _distort(self, picture: Image.Image, rng: random.Random | None) -> Image.Image:
+        return picture if self.augment is None or rng is None else self.augment(picture, rng)
+
+
+def _check_turns(conversation: Conversation, *, reply: bool) -> None:
+    if not conversation.turns:
+        _refuse("The conversation has no turns", "give at least one.", reply=reply)
+    for turn in conversation.turns:
+        if not any(not isinstance(part, Text) or part.text.strip() for part in turn.parts):
+            _refuse(
+                f"The {turn.role} turn is empty",
+                "it has neither text nor a picture. Write something, or leave the turn out.",
+                reply=reply,
+            )
+        _check_roles(turn, reply=reply)
+
+
+def _check_roles(turn: Turn, *, reply: bool) -> None:
+    if turn.role in ("system", "user") and any(isinstance(p, DrawnImage) for p in turn.parts):
+        _refuse(
+            f"A picture is drawn in a {turn.role} turn",
+            "only the assistant and documents draw. Make it a picture that is read.",
+            reply=reply,
+        )
+
+
+def _refuse(reason: str, advice: str, *, reply: bool) -> None:
+    """Raise; a skipped sample is counted by its reason, so that one names no single row."""
+    if reply:
+        raise RequestError(f"{reason}: {advice}")
+    raise SkipSample(reason)

@@ -1,0 +1,56 @@
+"""A running average of the trained weights; it draws and answers more calmly than the last ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mllm_npu.distributed.checkpoint import check_fit
+from mllm_npu.errors import ConfigError
+
+
+class Ema:
+    """Exponential moving average with a warm-up, so that the first weights are forgotten soon.
+
+    Args:
+        parameters: what is averaged, by name.
+        decay: share of the old average that stays at each update, less in the first updates.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], *, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ConfigError(
+                f"ema_decay={decay} was asked for. Use a number between 0 and 1, or null."
+            )
+        self.decay = decay
+        self.num_updates = 0
+        self._parameters = dict(parameters)
+        self.averages = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the weights as they are now."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        torch._foreach_lerp_(
+            list(self.averages.values()), [p.detach() for p in self._parameters.values()], 1 - decay
+        )
+        self.num_updates += 1
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Put the averages in the place of the weights, for good."""
+        for name, parameter in self._parameters.items():
+            parameter.copy_(self.averages[name])
+
+    def load(self, averages: Mapping[str, Tensor], *, num_updates: int) -> None:
+        """Go on from averages of a checkpoint.
+
+        Raises:
+            CheckpointError: names or shapes are not those of the parameters that are trained.
+        """
+        check_fit("the averaged weights", expected=self.averages, found=averages)
+        for name, average in self.averages.items():
+            average.copy_(averages[name])
+        self.num_updates = num_updates

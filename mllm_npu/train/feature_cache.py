@@ -1,0 +1,119 @@
+"""Features of a frozen vision encoder, computed once per different tile.
+
+Shape letters: I tiles, H W pixels, K vision tokens per tile, V vision width.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from mllm_npu.errors import ConfigError
+from mllm_npu.models.interfaces import VisionEncoder
+
+DIGEST_BYTES = 16
+FIRST_ROWS = 1024
+
+
+class FeatureCache:
+    """A table of features on the host, keyed by the bytes of the tile.
+
+    Args:
+        max_gib: memory the table may take; tiles beyond it are encoded each time they come.
+
+    Attributes:
+        num_hits: tiles that were found.
+        num_encoded: tiles that had to be encoded.
+    """
+
+    def __init__(self, *, max_gib: float) -> None:
+        if max_gib <= 0:
+            raise ConfigError(f"max_gib={max_gib} was asked for. Use a size above 0, or no cache.")
+        self.max_bytes = int(max_gib * 2**30)
+        self.num_hits = 0
+        self.num_encoded = 0
+        self._encoder: VisionEncoder | None = None
+        self._rows: dict[bytes, int] = {}
+        self._table_NKV: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def clear(self) -> None:
+        """Forget every tile."""
+        self._rows = {}
+        self._table_NKV = None
+
+    @torch.no_grad()
+    def features(self, tiles_I3HW: Tensor, encoder: VisionEncoder) -> Tensor:
+        """Features of tiles, -> float [I, K, V] on the encoder's device; encodes what is new.
+
+        Args:
+            tiles_I3HW: uint8; on the host, else they are copied there to be looked up.
+            encoder: frozen; another encoder than last time empties the table.
+        """
+        if encoder is not self._encoder:
+            self.clear()
+            self._encoder = encoder
+        device = next(encoder.parameters()).device
+        keys = tile_keys(tiles_I3HW)
+        unseen: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            if key not in self._rows:
+                unseen.setdefault(key, place)
+        self.num_hits += len(keys) - len(unseen)
+        self.num_encoded += len(unseen)
+        if not unseen:
+            return self._look_up([self._rows[key] for key in keys], device)
+        fresh_UKV = encoder(tiles_I3HW[list(unseen.values())].to(device))
+        if len(unseen) == len(keys):
+            self._store(list(unseen), fresh_UKV)
+            return fresh_UKV
+        return self._join(keys, list(unseen), fresh_UKV)
+
+    def _join(self, keys: list[bytes], unseen: list[bytes], fresh_UKV: Tensor) -> Tensor:
+        places = {key: number for number, key in enumerate(unseen)}
+        known = [place for place, key in enumerate(keys) if key not in places]
+        fresh = [place for place, key in enumerate(keys) if key in places]
+        joined = fresh_UKV.new_empty(len(keys), *fresh_UKV.shape[1:])
+        joined[fresh] = fresh_UKV[[places[keys[place]] for place in fresh]]
+        if known:
+            joined[known] = self._look_up(
+                [self._rows[keys[place]] for place in known], joined.device
+            )
+        self._store(unseen, fresh_UKV)
+        return joined
+
+    def _look_up(self, rows: list[int], device: torch.device) -> Tensor:
+        if self._table_NKV is None:
+            raise ConfigError("The feature cache was asked for tiles before it has stored any.")
+        return self._table_NKV.index_select(0, torch.tensor(rows)).to(device, non_blocking=True)
+
+    def _store(self, keys: list[bytes], features_UKV: Tensor) -> None:
+        row_bytes = features_UKV[0].numel() * features_UKV.element_size()
+        first = len(self._rows)
+        num_fitting = min(len(keys), self.max_bytes // row_bytes - first)
+        if num_fitting <= 0:
+            return
+        table = self._grow(first + num_fitting, self.max_bytes // row_bytes, features_UKV)
+        table[first : first + num_fitting] = features_UKV[:num_fitting].cpu()
+        self._rows.update(zip(keys[:num_fitting], range(first, first + num_fitting), strict=True))
+
+    def _grow(self, num_needed: int, max_rows: int, like_UKV: Tensor) -> Tensor:
+        table = self._table_NKV
+        if table is not None and table.shape[0] >= num_needed:
+            return table
+        num_rows = min(max_rows, max(FIRST_ROWS, 2 * num_needed))
+        larger = torch.empty(num_rows, *like_UKV.shape[1:], dtype=like_UKV.dtype)
+        if table is not None:
+            larger[: len(self._rows)] = table[: len(self._rows)]
+        self._table_NKV = larger
+        return larger
+
+
+def tile_keys(tiles_I3HW: Tensor) -> list[bytes]:
+    """A digest of the bytes of each tile, uint8 [I, 3, H, W] -> 16 bytes each."""
+    rows = tiles_I3HW.detach().cpu().contiguous().view(tiles_I3HW.shape[0], -1).numpy()
+    return [blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows]

@@ -1,0 +1,1 @@
+"""What a stage minimises: vision encoder, multimodal model, image decoder."""

@@ -1,0 +1,109 @@
+"""Objective of an image decoder: draw what was seen, and what the language model only imagined.
+
+Regressed features are means; a decoder that has only seen true features turns them into blur,
+so part of its conditions are the features the frozen model predicts.
+
+Shape letters: I tiles, S pixels, T packed tokens, G drawn pictures, P tokens per drawn picture,
+K vision tokens, V vision width, D language width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mllm_npu.batch import Batch, Losses, LossTerm
+from mllm_npu.errors import ConfigError
+from mllm_npu.train.feature_cache import FeatureCache
+from mllm_npu.train.objectives.mllm import calibrate, check_cache, frozen_features
+from mllm_npu.train.objectives.objective import Objective
+
+if TYPE_CHECKING:
+    from mllm_npu.models.mllm import SEED
+
+
+class DecoderObjective(Objective):
+    """Trains the image decoder of a model whose other parts are frozen.
+
+    Args:
+        model: with an image decoder.
+        trainable: patterns over its parameter names.
+        predicted_share: probability that a picture is drawn from predicted, not true, features.
+        feature_cache: keeps features of tiles; None encodes every time.
+        calibration_batches: batches for the scale of the features, where no stage has taken it.
+
+    Raises:
+        ConfigError: no image decoder, a share outside 0..1, or an encoder that is trained.
+    """
+
+    model: SEED
+
+    def __init__(
+        self,
+        *,
+        model: SEED,
+        trainable: Sequence[str] = ("image_decoder.*",),
+        predicted_share: float = 0.5,
+        feature_cache: FeatureCache | None = None,
+        calibration_batches: int = 16,
+    ) -> None:
+        if getattr(model, "image_decoder", None) is None:
+            raise ConfigError(
+                f"An image decoder was to be trained, but {type(model).__name__} has none. "
+                "Use a SEED model with image_decoder set."
+            )
+        if not 0 <= predicted_share <= 1:
+            raise ConfigError(f"predicted_share={predicted_share} was asked for. Use 0 to 1.")
+        super().__init__(model=model, trainable=trainable)
+        check_cache(model, feature_cache)
+        self.predicted_share = predicted_share
+        self.feature_cache = feature_cache
+        self.calibration_batches = calibration_batches
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """See Objective."""
+        return {"image_decoder": float(batch.num_drawn)}
+
+    def forward(self, batch: Batch) -> Losses:
+        """See Objective."""
+        on_device = batch.to(self.device)
+        pictures_G3SS = on_device.pictures
+        if pictures_G3SS is None:
+            pictures_G3SS = on_device.tiles.index_select(0, on_device.draw_tiles)
+        self._check_size(pictures_G3SS)
+        conditions_GPV = self._conditions(batch, on_device)
+        losses_G = self.model.image_decoder.loss(pictures_G3SS, conditions_GPV)
+        weighted_G = losses_G * on_device.draw_weights
+        term = LossTerm(total=weighted_G.sum(), count=batch.num_drawn)
+        return Losses(terms={"image_decoder": term}, per_drawn=losses_G.detach())
+
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        """Take mean and spread of the features where no earlier stage has."""
+        calibrate(self.model, islice(batches, self.calibration_batches), self.feature_cache)
+
+    @torch.no_grad()
+    def _conditions(self, batch: Batch, on_device: Batch) -> Tensor:
+        features_IKV = frozen_features(self.model, batch.tiles, self.feature_cache)
+        if features_IKV is None:
+            features_IKV = self.model.vision_encoder(on_device.tiles)
+        true_GPV = self.model.target_features(features_IKV.index_select(0, on_device.draw_tiles))
+        if self.predicted_share == 0:
+            return true_GPV
+        hidden_TD = self.model.hidden(on_device, tile_features_IKV=features_IKV)
+        hidden_GPD = hidden_TD[on_device.draw_slots]
+        predicted_GPV = self.model.predict_features(hidden_GPD)
+        # Drawn on the host, so that a seed means the same on every device.
+        is_predicted = torch.rand(len(batch.draw_tiles), 1, 1) < self.predicted_share
+        return torch.where(is_predicted.to(true_GPV.device), predicted_GPV, true_GPV)
+
+    def _check_size(self, pictures_G3SS: Tensor) -> None:
+        size = self.model.image_decoder.picture_size
+        if tuple(pictures_G3SS.shape[-2:]) != (size, size):
+            raise ConfigError(
+                f"The image decoder draws {size} pixels, the batch has pictures of "
+                f"{list(pictures_G3SS.shape[-2:])}. Set the processor's picture_size to {size}."
+            )

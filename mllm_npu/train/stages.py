@@ -1,0 +1,100 @@
+"""Run the stages of an experiment one after the other; each starts where the last one ended."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mllm_npu.build import build_trainer, save_model_folder
+from mllm_npu.config import Config, load_config, to_yaml, write_config
+from mllm_npu.device.memory import peak_rss_gib
+from mllm_npu.errors import ConfigError
+
+CONFIG_FILE = "config.yaml"
+SUMMARY_FILE = "summary.json"
+
+
+def train_experiment(
+    overrides: Sequence[str], *, fresh: bool = False, say: Callable[[str], None] = lambda _: None
+) -> list[Path]:
+    """Train every stage of an experiment that is not finished yet.
+
+    Args:
+        overrides: Hydra overrides; those beside ``experiment=`` hold for every stage.
+        fresh: forget what the stage folders hold and begin again.
+        say: is told in one line what happens.
+
+    Returns:
+        The folders of the stages, in order.
+
+    Raises:
+        ConfigError: a stage folder holds a run of another configuration.
+    """
+    config = load_config("training", overrides)
+    others = [text for text in overrides if not text.lstrip("+").startswith("experiment=")]
+    stages = [load_config("training", [f"experiment={name}", *others]) for name in config.stages]
+    return [train_stage(stage, fresh=fresh, say=say) for stage in stages or [config]]
+
+
+def train_stage(
+    config: Config, *, fresh: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Train one stage to its end, resume it, or leave it alone when it is finished.
+
+    Returns:
+        The stage folder: config.yaml, metrics.jsonl, checkpoints/, model/, summary.json.
+    """
+    folder = Path(config.run_dir)
+    if fresh and folder.exists():
+        shutil.rmtree(folder)
+    _refuse_other_config(config, folder)
+    if (folder / SUMMARY_FILE).is_file():
+        say(f"{folder} is trained already; --fresh begins again")
+        return folder
+    write_config(config, folder / CONFIG_FILE)
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    trainer = build_trainer(config)
+    say(f"training {folder}")
+    finished = trainer.run(resume=True)
+    if not finished:
+        say(f"stopped at step {trainer.step}; the same command goes on from there")
+        return folder
+    save_model_folder(trainer.export(), config, folder / "model")
+    summary = {
+        "seconds": round(time.perf_counter() - begin, 1),
+        "cpu_seconds": round(time.process_time() - begin_cpu, 1),
+        "peak_rss_gib": round(peak_rss_gib(), 3),
+        "steps": trainer.step,
+    }
+    write_json(folder / SUMMARY_FILE, summary)
+    return folder
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name, then rename."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _refuse_other_config(config: Config, folder: Path) -> None:
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        return
+    before, now = file.read_text(encoding="utf-8").splitlines(), to_yaml(config).splitlines()
+    changed = [
+        line
+        for line in difflib.unified_diff(before, now, lineterm="", n=0)
+        if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    ]
+    if changed:
+        shown = "; ".join(line[0] + line[1:].strip() for line in changed[:4])
+        raise ConfigError(
+            f"{folder} holds a run of another configuration ({shown}). "
+            "Give run_dir=... for a new folder, or --fresh to forget that run."
+        )

@@ -1,0 +1,32 @@
+import pytest
+
+from mllm_npu.errors import RequestError
+from mllm_npu.inference.options import GenerationOptions
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("temperature", -0.1),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("top_k", -1),
+        ("seed", -1),
+        ("images", "always"),
+        ("image_steps", 0),
+        ("guidance", -1.0),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_by_name(name, value):
+    with pytest.raises(RequestError, match=f"{name}={value!r} was asked for; give"):
+        GenerationOptions(**{name: value})
+
+
+def test_the_defaults_are_greedy_and_let_the_model_decide():
+    options = GenerationOptions()
+    assert (options.temperature, options.images, options.seed) == (0.0, "auto", 0)
+
+
+def test_no_seed_is_allowed():
+    assert GenerationOptions(seed=None).seed is None
