@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from torch import nn
 
-from mllm_npu.config import Config, read_config, select, to_yaml, write_config
+from mllm_npu.config import Config, read_config, select, write_config
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
 from mllm_npu.distributed.mesh import Mesh
@@ -49,7 +49,7 @@ def build_model(config: Config) -> nn.Module:
 
 
 def build_processor(config: Config) -> Processor:
-    """Tokenizer, any-resolution and chat frame: the same object for training, evaluation and serving."""
+    """Tokenizer, any-resolution and chat frame: one object for training, evaluation, serving."""
     return build_part(config.processor, tokenizer=build_part(config.tokenizer))
 
 
@@ -66,7 +66,7 @@ def build_trainer(config: Config) -> Any:
     tune_process(config.threads)
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
-    mesh = Mesh.from_environment()
+    mesh = Mesh.from_environment(device)
     processor = build_processor(config)
     model = build_model(config)
     check_fit(model, processor)
@@ -84,7 +84,6 @@ def build_trainer(config: Config) -> Any:
         batches=batches,
         mesh=mesh,
         device=device,
-        config_text=to_yaml(config),
     )
 
 

@@ -99,9 +99,13 @@ def evaluate(
     progress, move = bar("evaluating")
     with progress:
         report = later("evaluate.suite").evaluate_run(
-            engine, world=Path(config.world_dir), run=run, options=build.build_part(config.generation),
-            limit=limit, progress=move,
-        )  # fmt: skip
+            engine,
+            world=Path(config.world_dir),
+            run=run,
+            options=build.build_part(config.generation),
+            limit=limit,
+            progress=move,
+        )
     if as_json:
         typer.echo(json.dumps(report["figures"]))
     else:
@@ -133,9 +137,14 @@ def generate(
     build = later("build")
     engine, config = build.load_engine(build.find_model_folder(run))
     options = _options(
-        build.build_part(config.generation), images="force" if draw else None, seed=seed,
-        guidance=guidance, image_steps=steps, max_new_tokens=max_new_tokens, temperature=temperature,
-    )  # fmt: skip
+        build.build_part(config.generation),
+        images="force" if draw else None,
+        seed=seed,
+        guidance=guidance,
+        image_steps=steps,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+    )
     reply = engine.reply(later("processing.conversation").ask(prompt, pictures), options)
     saved = _save(reply.pictures, out or Path("picture.png"))
     if as_json:

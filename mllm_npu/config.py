@@ -33,6 +33,7 @@ class TrainRoot:
         name: of the run.
         stage: of the stage inside the run.
         stages: experiments to run one after the other instead of this one.
+        output_dir: folder of all runs.
         run_dir: folder of this stage.
         world_dir: folder of the data set made on this machine.
         seed: of weights, data order and noise.
@@ -46,6 +47,7 @@ class TrainRoot:
     name: str = "???"
     stage: str = "single"
     stages: list[str] = field(default_factory=list)
+    output_dir: str = "runs"
     run_dir: str = "???"
     world_dir: str = "???"
     seed: int = 0
@@ -122,8 +124,8 @@ def read_config(path: Path, root: str) -> DictConfig:
     for where, target in _targets(config, ""):
         if not target.startswith("mllm_npu."):
             raise ConfigError(
-                f"{path}: {where}._target_ is {target!r}; a model folder may only name parts of mllm_npu. "
-                "Load code of your own from Python, not from a folder."
+                f"{path}: {where}._target_ is {target!r}; a model folder may only name parts of "
+                "mllm_npu. Load code of your own from Python, not from a folder."
             )
     check_config(config, ROOTS[root])
     return config
@@ -194,7 +196,8 @@ def constructor_keys(target: str, path: str) -> list[str]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{path}._target_ is {target!r}, which cannot be imported ({error}). Check the spelling."
+            f"{path}._target_ is {target!r}, which cannot be imported ({error}). "
+            "Check the spelling."
         ) from error
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
@@ -272,7 +275,8 @@ def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int
     if numbers.get(field_name) is None:
         known = ", ".join(key for key, value in numbers.items() if value is not None)
         raise ConfigError(
-            f"the {field_name} of the {part} is not in its configuration (there is: {known}). Write the number."
+            f"the {field_name} of the {part} is not in its configuration (there is: {known}). "
+            "Write the number."
         )
     return int(numbers[field_name])
 
@@ -293,7 +297,8 @@ def _huggingface_values(part: DictConfig) -> dict[str, Any]:
     if model_type not in families:
         near = difflib.get_close_matches(str(model_type), list(families.keys()), n=3)
         raise ConfigError(
-            f"model_type {model_type!r} is not a family transformers knows. Near: {', '.join(near) or 'none'}."
+            f"model_type {model_type!r} is not a family transformers knows. "
+            f"Near: {', '.join(near) or 'none'}."
         )
     defaults: dict[str, Any] = families[model_type]().to_dict()
     return defaults | values

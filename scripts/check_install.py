@@ -1,4 +1,4 @@
-"""See that the environment holds the pinned torch and no torchvision; exit with 2 and advice if not."""
+"""See that the environment holds the pinned torch and no torchvision; else exit with 2."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 HEADER = (
-    "# Versions the tests ran with. Every install in the Makefile passes this file, so that nothing\n"
-    "# replaces torch. Written by make constraints.\n"
+    "# Versions the tests ran with. Every install in the Makefile passes this file, so that\n"
+    "# nothing replaces torch. Written by make constraints.\n"
 )
 
 

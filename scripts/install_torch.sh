@@ -4,7 +4,7 @@ set -eu
 python=$1 version=$2 index=${3:-}
 
 install() {
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+    "$python" -m pip install -qq --disable-pip-version-check -c constraints.txt \
         ${index:+--extra-index-url "$index"} "$1"
 }
 

@@ -178,16 +178,21 @@ REGIONS = {"figures": DIGITS_ROWS, "figures-scenes": SCENES_ROWS}
 
 
 def read_figures(report: Path) -> dict[str, object]:
-    """The figures and the machine of a report; figures may lie at the top or under "figures"."""
-    content = json.loads(report.read_text(encoding="utf-8"))
-    return {**content, **content.get("figures", {})}
+    """A report with its figures beside the rest, whether they lie at the top or under "figures"."""
+    content: dict[str, object] = json.loads(report.read_text(encoding="utf-8"))
+    figures = content.get("figures")
+    return {**content, **figures} if isinstance(figures, dict) else content
 
 
-def describe_machine(figures: Mapping[str, object]) -> str:
-    """The machine in one line: its values in the report's order."""
-    machine = figures.get("machine", {})
-    values = machine.values() if isinstance(machine, Mapping) else [machine]
-    return ", ".join(str(value) for value in values)
+def describe_machine(report: Mapping[str, object]) -> str:
+    """The machine a report was made on, in one line."""
+    machine, versions = report["machine"], report["versions"]
+    if not isinstance(machine, Mapping) or not isinstance(versions, Mapping):
+        raise TypeError("machine and versions of the report are needed as keys and values.")
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"device {machine['device']}, torch {versions['torch']}"
+    )
 
 
 def table(
@@ -235,13 +240,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = ", ".join(str(path) for path in reports.values())
         sys.stderr.write(f"error: no report at {paths}. Run make demo.\n")
         return 2
-    for language in LANGUAGES:
-        file = given.root / language.file
-        page = file.read_text(encoding="utf-8")
-        for region, path in present.items():
-            content = table(read_figures(path), REGIONS[region], language, path.as_posix())
-            page = fill(page, region, content)
-        file.write_text(page, encoding="utf-8")
+    try:
+        for language in LANGUAGES:
+            file = given.root / language.file
+            page = file.read_text(encoding="utf-8")
+            for region, path in present.items():
+                content = table(read_figures(path), REGIONS[region], language, path.as_posix())
+                page = fill(page, region, content)
+            file.write_text(page, encoding="utf-8")
+    except (KeyError, TypeError, ValueError) as error:
+        sys.stderr.write(f"error: {error.args[0]}\n")
+        return 2
     return 0
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mllm_npu.data.row import Row, is_picture_name, measure_picture
-from mllm_npu.data.shards import ShardReader, split_name, walk_members
+from mllm_npu.data.shards import BLOCK, ShardReader, split_name, walk_members
 from mllm_npu.errors import DataError, SkipSample
 
 INDEX_VERSION = 1
@@ -106,7 +106,7 @@ def build_index(shard: str | Path) -> ShardIndex:
     path = index_path(shard)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=signature)
+        partial.write_bytes(save(tensors, metadata=signature))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise DataError(
@@ -140,14 +140,17 @@ class _Entry:
 def _scan(shard: Path) -> Iterator[_Entry]:
     """Group neighbouring members of the same key; everything else in the tar is passed over."""
     entry: _Entry | None = None
+    size = shard.stat().st_size
     with shard.open("rb") as file:
 
         def read(offset: int, count: int) -> bytes:
             file.seek(offset)
             return file.read(count)
 
+        if read(max(size - BLOCK, 0), BLOCK).strip(b"\0"):
+            raise DataError(f"Shard {shard}: The tar ends without its end mark. Make it again.")
         try:
-            for member in walk_members(read, 0, shard.stat().st_size):
+            for member in walk_members(read, 0, size):
                 parts = split_name(member.name)
                 if parts is None:
                     continue

@@ -144,7 +144,7 @@ class PackedBatches(Iterator[Batch]):
             raise CheckpointError(
                 "The data position was saved with other sources, weights, seed, tokens_per_pack, "
                 "samples_per_epoch, tokenizer or prompts than are set now, so its packs would "
-                "not be these. Restore that configuration, or start a new run from the saved weights."
+                "not be these. Restore that configuration, or start a new run from the weights."
             )
         self._position = (int(state["epoch"]), int(state["consumed"]))
         self._packs = None

@@ -78,9 +78,8 @@ class PackReader(Dataset[ReadPack]):
                 reason = str(skip)
             except DataError as error:
                 return ReadPack(batch=None, failure=str(error))
-            outcomes.append(
-                Outcome(where=f"{source.name} ({source.where(pick.sample)})", reason=reason)
-            )
+            where = f"{source.name} ({source.where(pick.sample)})" if reason else ""
+            outcomes.append(Outcome(where=where, reason=reason))
         return ReadPack(batch=collate(samples, blank=self.blank), outcomes=tuple(outcomes))
 
     def _read(self, source: SampleSource, pick: Pick) -> Sample:

@@ -100,15 +100,17 @@ def walk_members(read: Callable[[int, int], bytes], start: int, end: int) -> Ite
     """
     offset = first = start
     long_name = ""
-    while offset + BLOCK <= end:
+    while offset < end:
         header = read(offset, BLOCK)
         if not header.strip(b"\0"):
             return
+        if len(header) < BLOCK:
+            raise DataError(f"The tar ends inside a header at byte {offset}. Make it again.")
         size, kind = _check_header(header, offset), header[156:157]
         data = offset + BLOCK
         following = data + (size + BLOCK - 1) // BLOCK * BLOCK
-        if data + size > end:
-            raise DataError(f"The tar ends inside the file at byte {offset}. Make the shard again.")
+        if following > end:
+            raise DataError(f"The tar ends inside the file at byte {offset}. Make it again.")
         if kind == _GNU_LONG_NAME:
             long_name = read(data, size).rstrip(b"\0").decode(errors="replace")
         elif kind == _PAX_HEADER:
@@ -116,7 +118,7 @@ def walk_members(read: Callable[[int, int], bytes], start: int, end: int) -> Ite
         else:
             if kind in _REGULAR:
                 name = long_name or _short_name(header)
-                yield Member(name=name, start=first, data=data, size=size, end=min(following, end))
+                yield Member(name=name, start=first, data=data, size=size, end=following)
             long_name, first = "", following
         offset = following
 
@@ -132,7 +134,7 @@ def _check_header(header: bytes, offset: int) -> int:
     except ValueError:
         expected, size = -1, 0
     if expected != sum(header) - sum(header[148:156]) + 8 * ord(" "):
-        raise DataError(f"The tar header at byte {offset} is broken. Make the shard again.")
+        raise DataError(f"The tar header at byte {offset} is broken. Make it again.")
     return size
 
 

@@ -14,12 +14,12 @@ class Outcome:
     """What became of one planned sample.
 
     Args:
-        where: the source and shard it came from.
         reason: why it was left out; empty if it was used.
+        where: the source and shard it came from, if it was left out.
     """
 
-    where: str
     reason: str = ""
+    where: str = ""
 
 
 class SkipCounter:

@@ -83,9 +83,16 @@ class Mesh:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the values rank 0 has, in place."""
+        if self.world_size == 1:
+            return
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)
 
     def barrier(self) -> None:
         """Wait until every rank has come here."""

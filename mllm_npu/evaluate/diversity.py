@@ -1,40 +1,36 @@
 """Measure how much pictures of one class differ from each other.
 
-Shape letters: N pictures, C channels, H W pixels, Z classes.
+Shape letters: N pictures, H W pixels.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mllm_npu.errors import DataError
 from mllm_npu.processing.image_transform import to_tensor
 
 
-def spread_within_classes(pictures: Sequence[Image.Image], classes: Sequence[int]) -> float:
+def spread_within_classes(pictures: Sequence[Image.Image], classes: Sequence[int]) -> float | None:
     """Mean over classes and pixels of the standard deviation within a class, pixels in [-1, 1].
 
     Args:
         pictures: RGB of one size.
-        classes: of each picture; every class at least twice.
+        classes: of each picture; a class with one picture has no spread and is left out.
 
-    Raises:
-        DataError: if a class has only one picture.
+    Returns:
+        The spread, or None where no class has two pictures.
     """
+    repeated = [number for number, count in sorted(Counter(classes).items()) if count > 1]
+    if not repeated:
+        return None
     pixels_N3HW = to_unit_pixels(pictures)
     classes_N = torch.tensor(list(classes))
-    spreads: list[Tensor] = []
-    for number in sorted(set(classes)):
-        members_M3HW = pixels_N3HW[classes_N == number]
-        if len(members_M3HW) < 2:  # noqa: PLR2004 one picture has no spread
-            raise DataError(
-                f"The spread of class {number} was asked for, it has one picture. Give at least 2."
-            )
-        spreads.append(members_M3HW.std(dim=0).mean())
+    spreads = [pixels_N3HW[classes_N == number].std(dim=0).mean() for number in repeated]
     return float(torch.stack(spreads).mean())
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mllm_npu.evaluate.runner import TaskResult
+from mllm_npu.evaluate.runner import TaskResult, standard_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,21 +65,39 @@ class Figure:
         }
 
 
-def figure_of(result: TaskResult, target: Target | None) -> Figure:
-    """The mean score of a task as a figure."""
+def mean_figure(
+    *,
+    name: str,
+    title: str,
+    values: Sequence[float],
+    targets: Mapping[str, Target] | None = None,
+    citation: str = "",
+) -> Figure:
+    """The mean of values as a figure, with its standard error; at least one value."""
     return Figure(
+        name=name,
+        title=title,
+        value=round(sum(values) / len(values), 5),
+        num=len(values),
+        standard_error=round(standard_error(values), 5),
+        target=(targets or {}).get(name),
+        citation=citation,
+    )
+
+
+def figure_of(result: TaskResult, targets: Mapping[str, Target]) -> Figure:
+    """The mean score of a task as a figure."""
+    return mean_figure(
         name=result.task.name,
         title=result.task.title,
-        value=round(result.value, 5),
-        num=len(result.records),
-        standard_error=round(result.standard_error, 5),
-        target=target,
+        values=[record.score for record in result.records],
+        targets=targets,
         citation=result.task.citation,
     )
 
 
 def format_value(value: float) -> str:
     """A number as people read it: 0.9917, 166, 3."""
-    if abs(value) >= 100 or value == int(value):  # noqa: PLR2004 three digits are enough
+    if abs(value) >= 100 or value == int(value):
         return f"{value:.0f}"
-    return f"{value:.4f}".rstrip("0") if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004
+    return f"{value:.4f}".rstrip("0") if abs(value) < 10 else f"{value:.1f}"

@@ -44,7 +44,7 @@ class DigitJudge:
 
 
 def to_scans(pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
-    """Shrink pictures to the form of the real scans by averaging areas, float64 [N, 64], ink 0..16."""
+    """Shrink pictures to the form of the scans by averaging areas, float64 [N, 64], ink 0..16."""
     scans = []
     for picture in pictures:
         grey_SS = to_tensor(picture).double().mean(dim=0)

@@ -1,4 +1,4 @@
-"""Choose how pictures are drawn (guidance, steps) on the validation split, by a rule written down."""
+"""Choose how pictures are drawn (guidance, steps) on the validation split, by a written rule."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RULE = (
-    "The highest share judged right on the validation split wins. Settings whose share is lower by no "
-    "more than one standard error (of the best share, with one right and one wrong drawing added) are "
-    "ties; among them the highest tie-break value wins. The held-out split is not looked at."
+    "The highest share judged right on the validation split wins. Settings whose share is lower by "
+    "no more than one standard error (of the best share, with one right and one wrong picture "
+    "added) are ties; among them the highest tie-break value wins. The held-out split is not "
+    "looked at."
 )
 
 

@@ -11,7 +11,7 @@ from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, Tex
 def cut_answer(conversation: Conversation) -> tuple[Conversation, tuple[Part, ...]]:
     """Split a conversation that ends with an answer.
 
-    In a chat the answer is the assistant's last turn; in a document it is the learnt parts at the end.
+    In a chat the answer is the assistant's last turn; in a document, the learnt parts at its end.
 
     Returns:
         The open conversation, and the parts of the answer.

@@ -75,11 +75,6 @@ class TaskResult:
         """Mean score."""
         return sum(record.score for record in self.records) / len(self.records)
 
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean score over examples; 0 for a single one."""
-        return standard_error([record.score for record in self.records])
-
 
 def run_tasks(
     tasks: Sequence[Task], engine: Engine, *, limit: int | None = None, meter: Meter | None = None
@@ -109,16 +104,14 @@ def run_tasks(
 
 def standard_error(scores: Sequence[float]) -> float:
     """Standard error of the mean, from the sample variance; 0 for fewer than two scores."""
-    if len(scores) < 2:  # noqa: PLR2004 the variance of one value is not known
+    if len(scores) < 2:
         return 0.0
     mean = sum(scores) / len(scores)
     variance = sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
     return math.sqrt(variance / len(scores))
 
 
-def _run_task(
-    task: Task, examples: Sequence[Example], engine: Engine, meter: Meter
-) -> TaskResult:
+def _run_task(task: Task, examples: Sequence[Example], engine: Engine, meter: Meter) -> TaskResult:
     replies = engine.reply_many(
         [example.conversation for example in examples],
         [example.options for example in examples],

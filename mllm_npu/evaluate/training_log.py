@@ -35,15 +35,15 @@ class Stage:
 
 
 def read_stages(run: Path) -> list[Stage]:
-    """The stages below a run's folder, in the order in which they were trained."""
-    files = sorted(run.glob(f"*/{METRICS_FILE}"), key=lambda file: file.stat().st_mtime)
-    return [_read_stage(file) for file in files]
+    """The stages of a run, or the one whose folder is given, in the order of their training."""
+    files = [*run.glob(METRICS_FILE), *run.glob(f"*/{METRICS_FILE}")]
+    return [_read_stage(file) for file in sorted(files, key=lambda file: file.stat().st_mtime)]
 
 
 def add_up(stages: Sequence[Stage]) -> dict[str, float]:
     """``train_seconds``, ``train_cpu_seconds`` and ``peak_rss_gib`` of all stages.
 
-    A figure is left out unless every stage has it, since a sum of some would look better than it is.
+    A figure is left out unless every stage has it: a sum of some would look better than it is.
     """
     ways = (
         ("train_seconds", [stage.seconds for stage in stages], sum),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from PIL import Image
@@ -64,11 +64,17 @@ class Engine:
         self.processor = processor
         self.max_batch = max_batch
         self.window = window
-        self.can_draw = getattr(model, "image_decoder", None) is not None
+        draws = getattr(model, "image_decoder", None) is not None
+        self._artist = cast("SEED", self.model) if draws else None
         self._stop_ids = _find_stop_ids(processor)
         self._tokens = ImageTokens(
             processor=processor, vocab_size=model.language_model.vocab_size, device=self.device
         )
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether the model makes pictures."""
+        return self._artist is not None
 
     def stream(self, conversation: Conversation, options: GenerationOptions) -> Iterator[Event]:
         """Answer one conversation, event by event; the last one is ``Finished``.
@@ -132,23 +138,24 @@ class Engine:
         Raises:
             RequestError: if the model cannot draw.
         """
-        self._check_drawing("force")
-        size = self.model.vision_encoder.tile_size
+        artist = self._require_artist()
+        size = artist.vision_encoder.tile_size
         tiles_G3HW = torch.stack([resize(to_tensor(picture), size) for picture in pictures])
         seed = _fresh_seed() if options.seed is None else options.seed
         redrawn: list[Image.Image] = []
         with torch.inference_mode():
-            for chunk_G3HW in tiles_G3HW.split(self.max_batch):
-                features_GKV = self.model.encode_tiles(chunk_G3HW.to(self.device))
+            for start in range(0, len(pictures), self.max_batch):
+                chunk_G3HW = tiles_G3HW[start : start + self.max_batch].to(self.device)
+                features_GPV = artist.target_features(artist.encode_tiles(chunk_G3HW))
                 generators = [Generator().manual_seed(seed) for _ in chunk_G3HW]
-                features_GPV = self.model.target_features(features_GKV)
                 redrawn.extend(self._draw(features_GPV, [options] * len(chunk_G3HW), generators))
         return redrawn
 
     def _begin(self, requests: Sequence[Request]) -> list[LiveRow]:
         samples: list[Sample] = []
         for _, conversation, options in requests:
-            self._check_drawing(options.images)
+            if options.images == "force":
+                self._require_artist()
             check_question(conversation)
             samples.append(self.processor.encode(conversation, reply=True))
         with torch.inference_mode():
@@ -212,7 +219,8 @@ class Engine:
 
     def _finish_pictures(self, group: Group, hidden_BLD: Tensor) -> list[NumberedEvent]:
         places, rows = zip(*group.live(), strict=True)
-        features_GPV = self._tokens.predict_features(self.model, hidden_BLD[list(places)])
+        artist = self._require_artist()
+        features_GPV = self._tokens.predict_features(artist, hidden_BLD[list(places)])
         pictures = self._draw(
             features_GPV, [row.options for row in rows], [row.picture_generator() for row in rows]
         )
@@ -237,7 +245,7 @@ class Engine:
             alike[wish.image_steps, wish.guidance].append(place)
         drawn: dict[int, Image.Image] = {}
         for (steps, guidance), places in alike.items():
-            pictures_G3SS = self.model.image_decoder.decode(
+            pictures_G3SS = self._require_artist().image_decoder.decode(
                 features_GPV[places],
                 steps=steps,
                 guidance=guidance,
@@ -246,12 +254,13 @@ class Engine:
             drawn.update(zip(places, map(to_picture, pictures_G3SS.cpu()), strict=True))
         return [drawn[place] for place in range(len(options))]
 
-    def _check_drawing(self, images: str) -> None:
-        if images == "force" and not self.can_draw:
+    def _require_artist(self) -> SEED:
+        if self._artist is None:
             raise RequestError(
                 "A picture was asked for, this model has no image decoder. "
                 "Use images=auto or forbid, or load a model that draws."
             )
+        return self._artist
 
 
 def _find_stop_ids(processor: Processor) -> frozenset[int]:

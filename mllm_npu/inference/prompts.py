@@ -1,7 +1,7 @@
 """Turn encoded questions into embeddings, the pictures they show included.
 
-Shape letters: L tokens of a question, M picture slots, R tiles that are read, Q tokens per tile,
-D language width.
+Shape letters: L tokens of a question, M picture slots, R tiles that are read, I tiles at once,
+K vision tokens per tile, V vision width, Q tokens per read tile, D language width.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def _read_tiles(
 ) -> Tensor:
     tiles_R3HW = torch.cat([sample.tiles[sample.read_tiles] for sample in samples])
     places_R2 = torch.cat([sample.tile_positions[sample.read_tiles] for sample in samples])
-    chunks = zip(tiles_R3HW.split(max_tiles), places_R2.split(max_tiles), strict=True)
-    read = [
-        model.read(model.encode_tiles(tiles_I3HW.to(device)), places_I2.to(device))
-        for tiles_I3HW, places_I2 in chunks
-    ]
+    read: list[Tensor] = []
+    for start in range(0, len(tiles_R3HW), max_tiles):
+        chunk = slice(start, start + max_tiles)
+        features_IKV = model.encode_tiles(tiles_R3HW[chunk].to(device))
+        read.append(model.read(features_IKV, places_R2[chunk].to(device)))
     return torch.cat(read)

@@ -91,7 +91,7 @@ class TerminalChat:
         self.turns += [asked, Turn(role="assistant", parts=tuple(said))]
 
     def show(self, picture: Image.Image) -> None:
-        """Print a picture as half blocks, two pixels a character, where the terminal has colours."""
+        """Print a picture as half blocks, two pixels a character, where there are colours."""
         if self.console.color_system is None:
             return
         small = picture.convert("RGB")

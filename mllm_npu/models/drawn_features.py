@@ -1,4 +1,4 @@
-"""Say which features of a picture are learnt to be drawn: pooled to few tokens, standardised if wished.
+"""Say which features of a picture are learnt to be drawn: pooled, and standardised if wished.
 
 Shape letters: G drawn pictures, K vision tokens, P tokens per drawn picture, V vision width.
 """
@@ -23,23 +23,40 @@ class DrawnFeatures(nn.Module):
     Args:
         width: V.
         num_tokens: P.
-        normalize: subtract the mean and divide by the standard deviation of each of the V dimensions; they are
-            measured once by ``calibrate`` and saved with the model. Without it features pass as they are.
-        pooling: "grid" averages squares of the picture (K and P are squares); "sequence" averages K / P tokens that
-            follow each other in a row, as the released SEED-X weights were trained.
+        normalize: subtract the mean and divide by the standard deviation of each of the V
+            dimensions; they are measured once by ``calibrate`` and saved with the model. Without it
+            features pass as they are.
+        pooling: "grid" averages squares of the picture (K and P are squares); "sequence" averages K
+            / P tokens that follow each other in a row, as the released SEED-X weights were trained.
 
     Raises:
         ConfigError: P is no square, or an unknown pooling.
     """
 
+    mean: Tensor
+    std: Tensor
+    calibrated: Tensor
+
     def __init__(
-        self, *, width: int, num_tokens: int, normalize: bool, pooling: Literal["grid", "sequence"] = "grid"
+        self,
+        *,
+        width: int,
+        num_tokens: int,
+        normalize: bool,
+        pooling: Literal["grid", "sequence"] = "grid",
     ) -> None:
         super().__init__()
         if pooling not in ("grid", "sequence"):
-            raise ConfigError(f"DrawnFeatures was asked for pooling={pooling!r}; choose grid or sequence.")
+            raise ConfigError(
+                f"DrawnFeatures was asked for pooling={pooling!r}; choose grid or sequence."
+            )
         grid_side(num_tokens, part="DrawnFeatures")
-        self.width, self.num_tokens, self.normalize, self.pooling = width, num_tokens, normalize, pooling
+        self.width, self.num_tokens, self.normalize, self.pooling = (
+            width,
+            num_tokens,
+            normalize,
+            pooling,
+        )
         if normalize:
             self.register_buffer("mean", torch.zeros(width))
             self.register_buffer("std", torch.ones(width))
@@ -60,12 +77,15 @@ class DrawnFeatures(nn.Module):
         if self.pooling == "grid":
             return pool_grid(features_GKV, self.num_tokens)
         if num_given % self.num_tokens:
-            raise DataError(f"{num_given} vision tokens cannot be averaged to {self.num_tokens} in a row.")
-        return features_GKV.unflatten(1, (self.num_tokens, -1)).mean(2)
+            raise DataError(
+                f"{num_given} vision tokens cannot be averaged to {self.num_tokens} in a row."
+            )
+        groups = (self.num_tokens, num_given // self.num_tokens)
+        return features_GKV.reshape(len(features_GKV), *groups, -1).mean(2)
 
     @torch.no_grad()
     def calibrate(self, features_GKV: Tensor) -> None:
-        """Measure mean and standard deviation per dimension over pictures and places; once, before training.
+        """Measure mean and standard deviation per dimension; once, before training.
 
         Raises:
             DataError: fewer than two features were given.
@@ -74,12 +94,14 @@ class DrawnFeatures(nn.Module):
             return
         pooled = self.pool(features_GKV).flatten(0, 1).float()
         if len(pooled) < 2:
-            raise DataError(f"DrawnFeatures.calibrate needs at least two features, got {len(pooled)}.")
+            raise DataError(
+                f"DrawnFeatures.calibrate needs at least two features, got {len(pooled)}."
+            )
         self.mean.copy_(pooled.mean(0))
         self.std.copy_(pooled.std(0) + _SMALLEST_STD)
         self.calibrated.fill_(True)
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether features may be used: standardisation is off or was measured. Asks the device; not for a step."""
+        """Whether standardisation is off or was measured; asks the device, so not for a step."""
         return not self.normalize or bool(self.calibrated)

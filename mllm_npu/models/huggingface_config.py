@@ -1,4 +1,4 @@
-"""Read a Hugging Face config from a dict or a local folder, and refuse keys that its family does not know."""
+"""Read a Hugging Face config from a dict or a folder, and refuse keys its family does not know."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from mllm_npu.errors import ConfigError
+from mllm_npu.errors import ConfigError, WeightsError
 
-_UNDECLARED_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "head_dim")
+_UNDECLARED_KEYS = (
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "torch_dtype",
+    "head_dim",
+)
 """Keys that config classes read without declaring them, mostly from older config files."""
 
 
-def read_config(config: Mapping[str, Any] | None, path: str | None, *, part: str) -> PreTrainedConfig:
+def read_config(
+    config: Mapping[str, Any] | None, path: str | None, *, part: str
+) -> PreTrainedConfig:
     """Give the config of a part that is described by exactly one of a dict and a local folder.
 
     Args:
@@ -27,7 +35,8 @@ def read_config(config: Mapping[str, Any] | None, path: str | None, *, part: str
         part: what is being built, for the messages.
 
     Raises:
-        ConfigError: both or none given, no such folder, unknown family or key, values the family refuses.
+        ConfigError: both or none given, no such folder, unknown family or key, values the family
+            refuses.
     """
     if (config is None) == (path is None):
         given = "both config and path" if config is not None else "neither config nor path"
@@ -37,30 +46,55 @@ def read_config(config: Mapping[str, Any] | None, path: str | None, *, part: str
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"{part} was asked to load {path!r}, but there is no config.json; give a local folder of a model."
+            f"{part} was asked to load {path!r}, but there is no config.json; give a local folder "
+            "of a model."
         )
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError, StrictDataclassError) as error:
-        raise ConfigError(f"{part} cannot read {folder / 'config.json'}: {_first_line(error)}") from error
+        raise ConfigError(
+            f"{part} cannot read {folder / 'config.json'}: {_first_line(error)}"
+        ) from error
 
 
-def require_safetensors(path: str, *, part: str) -> None:
-    """Refuse a folder without safetensors, so that no pickle is ever opened.
+def build_pretrained(
+    auto_class: Any, config: PreTrainedConfig, path: str | None, *, part: str, **options: Any
+) -> Any:
+    """Build a transformers model from its config, or load it from a local folder of safetensors.
+
+    Under ``with torch.device("meta")`` the weights of a folder are left out, as all others are.
+
+    Args:
+        auto_class: AutoModel or a sibling of it.
+        config: from ``read_config``.
+        path: the folder, or None for random weights.
+        part: what is being built, for the messages.
+        options: further keywords of transformers.
 
     Raises:
-        ConfigError: the folder holds no ``*.safetensors`` file.
+        ConfigError: the folder holds no safetensors; a pickle is never opened.
+        WeightsError: the folder lacks parameters of the model.
     """
+    if path is None or torch.get_default_device().type == "meta":
+        return auto_class.from_config(config, trust_remote_code=False, **options)
     if not any(Path(path).glob("*.safetensors")):
         raise ConfigError(
-            f"{part} was asked to load {path!r}, which holds no *.safetensors file; convert the weights first "
-            "(pickled .bin files are not opened)."
+            f"{part} was asked to load {path!r}, which holds no *.safetensors file; convert the "
+            "weights first (pickled .bin files are not opened)."
         )
-
-
-def builds_on_meta() -> bool:
-    """Whether parts are being built without memory, inside ``with torch.device("meta")``."""
-    return torch.get_default_device().type == "meta"
+    model, report = auto_class.from_pretrained(
+        path,
+        config=config,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+        **options,
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise WeightsError(f"{path!r} lacks {len(missing)} parameters of {part}: {missing[:4]}.")
+    return model
 
 
 def resolve_dtype(name: str, *, part: str) -> torch.dtype:
@@ -80,22 +114,26 @@ def _from_dict(values: dict[str, Any], part: str) -> PreTrainedConfig:
     if model_type not in CONFIG_MAPPING:
         near = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=3)
         raise ConfigError(
-            f"{part} was given model_type={model_type!r}, which transformers does not know; "
-            f"near names: {', '.join(near) or 'none'}."
+            f"{part} was given model_type={model_type!r}, which transformers does not know; near "
+            f"names: {', '.join(near) or 'none'}."
         )
     config_class = CONFIG_MAPPING[model_type]
-    known = {entry.name for entry in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    known = {entry.name for entry in dataclasses.fields(config_class)} | set(
+        config_class.attribute_map
+    )
     unknown = sorted(set(values) - known - set(_UNDECLARED_KEYS))
     if unknown:
         near = difflib.get_close_matches(unknown[0], sorted(known), n=3, cutoff=0.5)
         raise ConfigError(
-            f"{part} was given unknown key {', '.join(map(repr, unknown))} for model_type {model_type!r}; "
-            f"near keys: {', '.join(near) or 'none'}."
+            f"{part} was given unknown key {', '.join(map(repr, unknown))} for model_type "
+            f"{model_type!r}; near keys: {', '.join(near) or 'none'}."
         )
     try:
         return config_class(**values)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{part} cannot build a {model_type!r} config: {_first_line(error)}") from error
+        raise ConfigError(
+            f"{part} cannot build a {model_type!r} config: {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

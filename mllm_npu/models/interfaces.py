@@ -1,7 +1,8 @@
 """What a multimodal model expects of its parts; every part is one abstract class, inherited once.
 
-Shape letters: I tiles, H W pixels, K vision tokens per tile, V vision width, T packed tokens, D language width,
-B rows of a dense batch, L tokens of a row, N chosen tokens, G drawn pictures, P tokens per drawn picture, S pixels.
+Shape letters: I tiles, H W pixels, K vision tokens per tile, V vision width, T packed tokens, D
+language width, B rows of a dense batch, L tokens of a row, N chosen tokens, G drawn pictures, P
+tokens per drawn picture, S pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class VisionEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tiles_I3HW: Tensor) -> Tensor:
-        """Encode tiles, uint8 [I, 3, H, W] (or float 0..255, where a training step augments) -> float [I, K, V]."""
+        """Encode tiles, uint8 [I, 3, H, W] (or float 0..255) -> float [I, K, V]."""
 
     @abstractmethod
     def sharding_units(self) -> Sequence[nn.Module]:
@@ -39,10 +40,16 @@ class Projector(nn.Module, ABC):
     """Turns a row of features of one width into a row of another.
 
     Attributes:
+        input_dim: V, width of a feature it takes.
+        output_dim: D, width of a token it gives.
         num_queries: tokens it gives per tile.
+        num_tokens: tokens it needs per tile; None where any number will do.
     """
 
+    input_dim: int
+    output_dim: int
     num_queries: int
+    num_tokens: int | None = None
 
     @abstractmethod
     def forward(self, features_IKV: Tensor) -> Tensor:
@@ -55,18 +62,22 @@ class LanguageModel(nn.Module, ABC):
     Attributes:
         width: D, size of an embedding and of a hidden state.
         vocab_size: rows of the embedding table.
+        mixed_lengths: whether ``extend`` takes rows of different lengths.
     """
 
     width: int
     vocab_size: int
+    mixed_lengths: bool = False
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """Look up token embeddings, int64 [...] -> float [..., D]."""
 
     @abstractmethod
-    def forward(self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Sequence[int]) -> Tensor:
-        """Run packed sequences, causal inside each, -> last hidden states (final norm applied) float [T, D].
+    def forward(
+        self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Sequence[int]
+    ) -> Tensor:
+        """Run packed sequences -> last hidden states, final norm applied, float [T, D].
 
         Args:
             embeds_TD: embeddings of all sequences end to end.
@@ -83,12 +94,22 @@ class LanguageModel(nn.Module, ABC):
         """An empty key-value cache for ``extend``."""
 
     @abstractmethod
-    def extend(self, embeds_BLD: Tensor, cache: Any) -> Tensor:
-        """Append L tokens to every row of the cache and give their hidden states, float [B, L, D]."""
+    def extend(
+        self, embeds_BLD: Tensor, cache: Any, lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Append L tokens to every row of the cache and give their hidden states, float [B, L, D].
+
+        Args:
+            embeds_BLD: embeddings of the new tokens, padded on the right where rows get fewer than
+                L.
+            cache: from ``new_cache``, changed in place; its ``lengths`` are the tokens of each row
+                and its ``select(rows)`` keeps some rows.
+            lengths: valid new tokens of each row, 0..L, on the host; None means all.
+        """
 
     @abstractmethod
     def resize_vocabulary(self, num_tokens: int) -> None:
-        """Grow the table (and head) to ``num_tokens`` rows; new input rows are the mean of the old ones."""
+        """Grow table and head to ``num_tokens`` rows; new input rows are the mean of the old."""
 
     @abstractmethod
     def sharding_units(self) -> Sequence[nn.Module]:
@@ -110,7 +131,7 @@ class ImageDecoder(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, pictures_G3SS: Tensor, features_GPV: Tensor) -> Tensor:
-        """Training loss of each picture, uint8 [G, 3, S, S] and its condition float [G, P, V] -> float32 [G]."""
+        """Loss of each picture, uint8 [G, 3, S, S], given its condition -> float32 [G]."""
 
     @abstractmethod
     def decode(
@@ -127,8 +148,9 @@ class ImageDecoder(nn.Module, ABC):
             features_GPV: conditions.
             steps: solver steps.
             guidance: classifier-free guidance scale; 1 switches it off.
-            generator: source of the starting noise, on the CPU so that a seed means the same on every device; a
-                sequence gives every picture its own, so that it does not depend on who else is in the batch.
+            generator: source of the starting noise, on the CPU so that a seed means the same on
+                every device; a sequence gives every picture its own, so that it does not depend on
+                who else is in the batch.
         """
 
     @abstractmethod

@@ -19,14 +19,17 @@ def grid_side(num_tokens: int, *, part: str) -> int:
     """
     side = round(num_tokens**0.5)
     if num_tokens < 1 or side * side != num_tokens:
-        raise ConfigError(f"{part} needs a square number of tokens (1, 4, 9, 16, ...), got {num_tokens}.")
+        raise ConfigError(
+            f"{part} needs a square number of tokens (1, 4, 9, 16, ...), got {num_tokens}."
+        )
     return side
 
 
 def sincos_grid(side: int, width: int, *, longest_wave: float = 10000.0) -> Tensor:
     """Positions of a grid, row by row, float32 [side * side, width].
 
-    The first half of the width holds the column, the second half the row; each half holds sines, then cosines.
+    The first half of the width holds the column, the second half the row; each half holds sines,
+    then cosines.
 
     Args:
         side: edge of the grid.

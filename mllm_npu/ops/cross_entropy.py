@@ -1,4 +1,4 @@
-"""Cross entropy of chosen hidden states, summed, without ever holding all logits of a large vocabulary.
+"""Sum the cross entropy of chosen hidden states without holding all logits of a big vocabulary.
 
 Shape letters: N chosen tokens, D width, W vocabulary.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 MAX_LOGITS = 2**25
-"""Logits held at once: 128 MiB in float32; more tokens than that go in chunks whose logits are computed again."""
+"""Logits held at once, 128 MiB in float32; what is more goes in chunks that are computed again."""
 
 
 def cross_entropy(
@@ -40,10 +40,8 @@ def cross_entropy(
     if hidden_ND.shape[0] <= rows:
         losses_N = _losses(hidden_ND, targets_N, to_logits)
         return losses_N.sum(), losses_N.detach()
-    chunks = [
-        checkpoint(_losses, hidden, targets, to_logits, use_reentrant=False)
-        for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
-    ]
+    pairs = zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True)
+    chunks = [checkpoint(_losses, *pair, to_logits, use_reentrant=False) for pair in pairs]
     losses_N = torch.cat(chunks)
     return losses_N.sum(), losses_N.detach()
 

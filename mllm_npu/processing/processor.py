@@ -19,7 +19,14 @@ from mllm_npu.errors import ConfigError, RequestError, SkipSample
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.augment import AffineAugment
 from mllm_npu.processing.chat_template import ChatTemplate, End, Frame, Said
-from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage, Text, Turn
+from mllm_npu.processing.conversation import (
+    Conversation,
+    DrawnImage,
+    Part,
+    ReadImage,
+    Role,
+    Text,
+)
 from mllm_npu.processing.image_transform import stretch
 from mllm_npu.processing.layout import (
     TileList,
@@ -253,13 +260,18 @@ def _check_turns(conversation: Conversation, *, reply: bool) -> None:
                 "it has neither text nor a picture. Write something, or leave the turn out.",
                 reply=reply,
             )
-        _check_roles(turn, reply=reply)
+        for part in turn.parts:
+            _check_picture(part, turn.role, reply=reply)
 
 
-def _check_roles(turn: Turn, *, reply: bool) -> None:
-    if turn.role in ("system", "user") and any(isinstance(p, DrawnImage) for p in turn.parts):
+def _check_picture(part: Part, role: Role, *, reply: bool) -> None:
+    if isinstance(part, Text):
+        return
+    if not min(part.picture.size):
+        _refuse("A picture has no pixels", "give one that is at least 1x1.", reply=reply)
+    if isinstance(part, DrawnImage) and role in ("system", "user"):
         _refuse(
-            f"A picture is drawn in a {turn.role} turn",
+            f"A picture is drawn in a {role} turn",
             "only the assistant and documents draw. Make it a picture that is read.",
             reply=reply,
         )

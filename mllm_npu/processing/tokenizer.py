@@ -39,8 +39,9 @@ def load_tokenizer(*, path: str) -> PreTrainedTokenizerFast:
     try:
         tokenizer = loader.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception on a broken file
+        cause = " ".join(str(error).split())
         raise ConfigError(
-            f"A tokenizer was asked for at {path!r}, its files cannot be read ({error}). "
+            f"A tokenizer was asked for at {path!r}, its files cannot be read ({cause}). "
             "Give a folder that save_pretrained has written, with tokenizer.json."
         ) from error
     if not getattr(tokenizer, "is_fast", False):

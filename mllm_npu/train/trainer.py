@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from mllm_npu.batch import Batch
-from mllm_npu.distributed.checkpoint import Checkpoints
+from mllm_npu.device.platform import platform_of
+from mllm_npu.distributed.checkpoint import Checkpoints, module_tensors
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import CheckpointError, ConfigError, TrainingError
 from mllm_npu.train.ema import Ema
@@ -44,11 +45,13 @@ class Trainer:
         ema_decay: of the averaged weights; None keeps none.
         checkpoint_every: updates between checkpoints; one more is written at the end.
         log_every: updates between two looks at the losses.
-        compute_dtype: other than float32 runs the objective under autocast.
+        autocast: compute in the dtype the device is best at; on a CPU that is float32 anyway.
 
     Attributes:
         step: updates done.
         ema: averaged weights or None.
+        seconds: wall time of the run up to its last checkpoint, resumed parts included.
+        cpu_seconds: processor time of this process up to there, resumed parts included.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Trainer:
         ema_decay: float | None = None,
         checkpoint_every: int = 500,
         log_every: int = 10,
-        compute_dtype: torch.dtype = torch.float32,
+        autocast: bool = True,
     ) -> None:
         smallest = min(max_steps, accumulate, checkpoint_every, log_every)
         if smallest < 1:
@@ -91,8 +94,9 @@ class Trainer:
         self.ema = Ema(self.parameters, decay=ema_decay) if ema_decay is not None else None
         self.checkpoint_every = checkpoint_every
         self.log_every = log_every
-        self.compute_dtype = compute_dtype
+        self.compute_dtype = platform_of(device).compute_dtype if autocast else torch.float32
         self.step = 0
+        self.seconds = self.cpu_seconds = 0.0
         self._saved_step: int | None = None
         self._meter = LossMeter()
         self._throughput = Throughput()
@@ -134,16 +138,6 @@ class Trainer:
             self.ema.apply()
         return self.objective.model.eval()
 
-    @property
-    def seconds(self) -> float:
-        """Wall time of the run, resumed parts included."""
-        return self._throughput.seconds
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time of this process for the run, resumed parts included."""
-        return self._throughput.cpu_seconds
-
     def _train(self, stop: StopSignal) -> None:
         self.objective.train()
         while self.step < self.max_steps and not self.mesh.any(stop.requested):
@@ -182,12 +176,15 @@ class Trainer:
         return counts
 
     def _backward(self, batch: Batch, counts: dict[str, float]) -> None:
-        is_mixed = self.compute_dtype is not torch.float32
-        with torch.autocast(self.device.type, self.compute_dtype, enabled=is_mixed):
+        with self._autocast():
             losses = self.objective(batch)
             loss = losses.total(counts)
         loss.backward()
         self._meter.add(self.step + 1, batch, losses, loss)
+
+    def _autocast(self) -> torch.autocast:
+        is_mixed = self.compute_dtype is not torch.float32
+        return torch.autocast(self.device.type, self.compute_dtype, enabled=is_mixed)
 
     def _update(self) -> torch.Tensor:
         set_learning_rate(self.optimizer, self.schedule.factor(self.step, self.max_steps))
@@ -209,12 +206,16 @@ class Trainer:
         if newest is not None:
             times = self._state.restore(self.checkpoints.load(newest))
             self._throughput = Throughput(**times)
+            self.seconds, self.cpu_seconds = times["seconds"], times["cpu_seconds"]
             self.step = self._saved_step = newest
         else:
             self._throughput = Throughput()
             position = self.batches.state_dict()
-            self.objective.prepare(iter(self.batches))
+            with self._autocast():
+                self.objective.prepare(iter(self.batches))
             self.batches.load_state_dict(position)
+            # Each rank has drawn its own first weights and measured its own data.
+            self.mesh.broadcast(module_tensors(self.objective).values())
         self._iterator = iter(self.batches)
         if self.mesh.is_main:
             self.recorder.start(self.step, self.max_steps)
@@ -234,6 +235,7 @@ class Trainer:
             return
         # What is not finite must not replace a good checkpoint.
         self._meter.check()
+        self.seconds, self.cpu_seconds = self._throughput.seconds, self._throughput.cpu_seconds
         if self.mesh.is_main:
             times = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
             self._state.save(self.checkpoints, self.step, times=times)

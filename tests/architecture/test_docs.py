@@ -31,8 +31,9 @@ GROUP_OPTION = re.compile(r"^\+?([a-z_]+(?:/[a-z_]+)*)=([a-z0-9_]+(?:/[a-z0-9_]+
 def command_lines(page: str) -> list[str]:
     """Lines of the page's bash blocks, joined where they end in a backslash, without comments."""
     blocks = [body for language, body in FENCE.findall(page) if language == "bash"]
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    joined = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines = [re.sub(r"(^|\s+)#.*", "", line).strip() for line in joined]
+    return [line for line in lines if line]
 
 
 def code_pieces(page: str) -> list[str]:
@@ -171,7 +172,8 @@ def test_the_readmes_open_with_the_two_commands():
 
 def test_the_rules_can_fail(tmp_path):
     page = (
-        "# Title\n```bash\n# a comment\nmllm-npu train experiment=nowhere \\\n  --fresh\n```\n"
+        "# Title\n```bash\n# a comment\nmllm-npu train experiment=nowhere \\\n  --fresh  # why\n"
+        "```\n"
         "Run `mllm-npu data index 'shards/*.tar'` or `make tea`.\n```text\n# no heading\n```\n"
     )
     assert command_lines(page) == ["mllm-npu train experiment=nowhere    --fresh"]

@@ -13,7 +13,9 @@ def script(load_script):
 @pytest.fixture
 def report(script) -> dict:
     figures = {row.key: 0.9876 for row in script.DIGITS_ROWS}
-    return figures | {"train_seconds": 222.6, "machine": {"cpu": "EPYC", "cores": "2 cores"}}
+    machine = {"device": "cpu", "processor": "EPYC", "cores": 2, "threads": 1}
+    paper = {"machine": machine, "versions": {"torch": "2.13.0"}}
+    return {"figures": figures | {"train_seconds": 222.6}} | paper
 
 
 def test_fills_both_languages_and_nothing_else(script, report, tmp_path):
@@ -30,23 +32,28 @@ def test_fills_both_languages_and_nothing_else(script, report, tmp_path):
         assert "old" not in english
         assert "| which digit is it (`comprehension_accuracy`) | 98.8% | ≥ 98 % |" in english
         assert "(`train_seconds`) | 223 |" in english
-        assert "measured on EPYC, 2 cores." in english
+        assert "measured on EPYC, 2 cores, 1 threads, device cpu, torch 2.13.0." in english
     chinese = (tmp_path / "README_ZH.md").read_text(encoding="utf-8")
     assert "| 识别数字 (`comprehension_accuracy`) | 98.8% | ≥ 98 % |" in chinese
 
 
-def test_figures_may_lie_under_their_own_key(script, tmp_path):
+def test_figures_may_lie_at_the_top_or_under_their_own_key(script, tmp_path):
     path = tmp_path / "report.json"
-    path.write_text(json.dumps({"figures": {"scenes_qa": 0.97}, "machine": "one core"}))
-    figures = script.read_figures(path)
-    assert figures["scenes_qa"] == 0.97
-    assert script.describe_machine(figures) == "one core"
+    for content in ({"figures": {"scenes_qa": 0.97}}, {"scenes_qa": 0.97}):
+        path.write_text(json.dumps(content))
+        assert script.read_figures(path)["scenes_qa"] == 0.97
+
+
+def test_a_report_without_its_machine_is_refused(script):
+    with pytest.raises(TypeError, match="machine and versions"):
+        script.describe_machine({"machine": "one", "versions": {}})
 
 
 def test_a_missing_figure_is_no_hole_in_the_table(script, report):
-    del report["draw_diversity"]
-    with pytest.raises(KeyError, match="draw_diversity is not in runs/x.json"):
-        script.table(report, script.DIGITS_ROWS, script.LANGUAGES[0], "runs/x.json")
+    figures = report | report["figures"]
+    del figures["draw_diversity"]
+    with pytest.raises(KeyError, match="draw_diversity is not in"):
+        script.table(figures, script.DIGITS_ROWS, script.LANGUAGES[0], "runs/x.json")
 
 
 def test_a_page_without_the_region_is_refused(script):
@@ -58,6 +65,16 @@ def test_without_a_report_nothing_is_written(script, tmp_path, capsys):
     arguments = ["--figures", str(tmp_path / "a"), "--figures-scenes", str(tmp_path / "b")]
     assert script.main(arguments) == 2
     assert "Run make demo" in capsys.readouterr().err
+
+
+def test_an_incomplete_report_leaves_the_page_alone(script, report, tmp_path, capsys):
+    (tmp_path / "README.md").write_text(PAGE, encoding="utf-8")
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"machine": report["machine"]}))
+    arguments = ["--figures", str(path), "--figures-scenes", "absent", "--root", str(tmp_path)]
+    assert script.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: comprehension_accuracy is not in")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == PAGE
 
 
 def test_the_readmes_have_every_region(script, root):

@@ -1,4 +1,4 @@
-"""Digit scans: scikit-learn's 1797 handwritten digits, split once and for all, as small pictures."""
+"""Digit scans: scikit-learn's 1797 handwritten digits, split for good, as small pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCAN_SIZE = 16
 NUM_TEST = 360
 NUM_VALID = 144
 _SPLIT_SEED = 20_241
-"""The split is part of the recipe: the seed of a world changes what is composed, never who is held out."""
+"""Part of the recipe: the seed of a world changes what is composed, never who is held out."""
 
 
 class DigitScans:

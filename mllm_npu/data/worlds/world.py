@@ -1,6 +1,7 @@
 """World: a made data set on disk, shards per kind and split with a tokenizer and its own papers.
 
-``<folder>/<kind>/<split>-0000.tar`` and their indexes, ``tokenizer/``, ``splits.json``, ``world.json``.
+``<folder>/<kind>/<split>-0000.tar`` and their indexes, ``tokenizer/``, ``splits.json``,
+``world.json``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,8 @@ Progress = Callable[[int, int], None]
 PAPER = "world.json"
 _TEXT_FIELDS = ("caption", "conversations", "parts", "text", "messages", "content", "instruction")
 _ROWS_PER_SHARD = 10_000
+_WORD_REPEATS = 200
+"""How often a word stands in the tokenizer's training texts so that it surely becomes one token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +134,22 @@ class WorldWriter:
         splits: Mapping[str, Any],
         vocab_size: int,
         num_slots: int,
+        whole_words: Sequence[str],
     ) -> World:
-        """Train the tokenizer on the training texts and write the papers."""
-        tokenizer = train_tokenizer(self._texts, vocab_size=vocab_size)
+        """Train the tokenizer on the training texts and write the papers.
+
+        Args:
+            name: of the world.
+            version: of its recipe.
+            settings: what it was made with.
+            splits: what belongs to which split, for ``splits.json``.
+            vocab_size: tokens of the tokenizer, image tokens not counted.
+            num_slots: image slots of the tokenizer.
+            whole_words: answers that must be one token each.
+        """
+        repeats = max(_WORD_REPEATS, len(self._texts) // 10)
+        kept = [form for word in whole_words for form in (word, f"a {word}")]
+        tokenizer = train_tokenizer([*self._texts, *kept * repeats], vocab_size=vocab_size)
         add_special_tokens(tokenizer, SpecialTokens(num_slots=num_slots, num_locations=0))
         shutil.rmtree(self.folder / "tokenizer", ignore_errors=True)
         tokenizer.save_pretrained(str(self.folder / "tokenizer"))

@@ -1,15 +1,17 @@
 """Draw small pictures from vision features with a flow-matching UNet.
 
-The features come in twice: as a grid stretched over the picture and joined to the UNet's input, so that every place
-knows its own token, and through cross-attention. The network predicts the clean picture; its error is weighted as an
-error of the velocity.
+The features come in twice: as a grid stretched over the picture and joined to the UNet's input, so
+that every place knows its own token, and through cross-attention. The network predicts the clean
+picture; its error is weighted as an error of the velocity.
 
-Shape letters: G pictures, C channels, S pixels of an edge, P condition tokens, V their width, A channels of the grid.
+Shape letters: G pictures, C channels, S pixels of an edge, P condition tokens, V their width, A
+channels of the grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ _TIMES = 1000
 """Steps of the time scale that the UNet's time embedding expects."""
 _LONGEST_WAVE = 100.0
 _SMALLEST_TIME = 0.1
-"""Times are clamped here in the weight of the error, so that nearly clean pictures do not rule the loss."""
+"""Smallest time in the weight of the error, so that nearly clean pictures do not rule the loss."""
 
 
 class FlowImageDecoder(ImageDecoder):
@@ -32,22 +34,29 @@ class FlowImageDecoder(ImageDecoder):
     Args:
         width: V.
         num_tokens: P, a square.
-        picture_size: S; ``picture_size / pixel_unshuffle`` must halve once per level below the first.
+        picture_size: S; ``picture_size / pixel_unshuffle`` must halve once per level below the
+            first.
         channels: 3, or 1 for grey pictures (pictures keep three equal channels outside).
         block_channels: channels of each level, from the outside in; multiples of ``num_groups``.
         layers_per_block: residual layers of each level.
         num_heads: heads of the cross-attention.
         num_groups: groups of the group norm.
         token_channels: A.
-        pixel_unshuffle: squares of this edge are folded into channels before the UNet, which makes it faster.
-        null_share: share of training pictures whose condition is replaced by the learnt empty one, for guidance.
+        pixel_unshuffle: squares of this edge are folded into channels before the UNet, which makes
+            it faster.
+        null_share: share of training pictures whose condition is replaced by the learnt empty one,
+            for guidance.
 
     Raises:
         ConfigError: sizes that do not fit each other.
 
-    Source: flow matching (Lipman et al. 2022), logit-normal times (Esser et al. 2024), classifier-free guidance (Ho
+    Source: flow matching (Lipman et al. 2022), logit-normal times (Esser et al. 2024),
+        classifier-free guidance (Ho
     and Salimans 2022).
     """
+
+    positions: Tensor
+    unet: Any
 
     def __init__(
         self,
@@ -69,7 +78,9 @@ class FlowImageDecoder(ImageDecoder):
         self.channels, self.pixel_unshuffle, self.null_share = channels, pixel_unshuffle, null_share
         self._side = grid_side(num_tokens, part="FlowImageDecoder")
         self._check(tuple(block_channels), num_groups, num_heads)
-        self.register_buffer("positions", sincos_grid(self._side, width, longest_wave=_LONGEST_WAVE))
+        self.register_buffer(
+            "positions", sincos_grid(self._side, width, longest_wave=_LONGEST_WAVE)
+        )
         self.null_PV = nn.Parameter(torch.zeros(num_tokens, width))
         self.to_grid = nn.Linear(width, token_channels)
         folded = channels * pixel_unshuffle**2
@@ -90,35 +101,47 @@ class FlowImageDecoder(ImageDecoder):
         num_pictures, device = len(clean_GCSS), clean_GCSS.device
         times_G111 = torch.randn(num_pictures, 1, 1, 1, device=device).sigmoid()
         noisy_GCSS = torch.lerp(clean_GCSS, torch.randn_like(clean_GCSS), times_G111)
-        dropped_G11 = (torch.rand(num_pictures, 1, 1, device=device) < self.null_share).to(features_GPV.dtype)
+        dropped_G11 = (torch.rand(num_pictures, 1, 1, device=device) < self.null_share).to(
+            features_GPV.dtype
+        )
         condition_GPV = torch.lerp(features_GPV, self.null_PV.expand_as(features_GPV), dropped_G11)
-        predicted_GCSS = self._predict_clean(noisy_GCSS, times_G111.flatten() * _TIMES, condition_GPV)
+        predicted_GCSS = self._predict_clean(
+            noisy_GCSS, times_G111.flatten() * _TIMES, condition_GPV
+        )
         error_GCSS = (predicted_GCSS - clean_GCSS).float() / times_G111.clamp(min=_SMALLEST_TIME)
         return error_GCSS.square().mean((1, 2, 3))
 
     @torch.no_grad()
     def decode(
-        self, features_GPV: Tensor, *, steps: int, guidance: float, generator: Generator | None = None
+        self,
+        features_GPV: Tensor,
+        *,
+        steps: int,
+        guidance: float,
+        generator: Generator | Sequence[Generator] | None = None,
     ) -> Tensor:
         """Draw one picture per condition, -> uint8 [G, 3, S, S]; the noise comes from the CPU.
 
         Raises:
-            RequestError: no steps, or conditions of another shape.
+            RequestError: no steps, conditions of another shape, or another number of generators.
         """
         if steps < 1 or features_GPV.shape[1:] != (self.num_tokens, self.width):
             raise RequestError(
-                f"decode was asked for {steps} steps on conditions {list(features_GPV.shape)}; give at least one step "
-                f"and conditions [G, {self.num_tokens}, {self.width}]."
+                f"decode was asked for {steps} steps on conditions {list(features_GPV.shape)}; "
+                f"give at least one step and conditions [G, {self.num_tokens}, {self.width}]."
             )
         from diffusers import FlowMatchEulerDiscreteScheduler  # noqa: PLC0415 - slow import
 
         scheduler = FlowMatchEulerDiscreteScheduler()
-        scheduler.set_timesteps(steps, device=features_GPV.device)
+        scheduler.set_timesteps(
+            sigmas=[1 - step / steps for step in range(steps)], device=features_GPV.device
+        )
         shape = (len(features_GPV), self.channels, self.picture_size, self.picture_size)
-        noise = torch.randn(shape, generator=generator, device="cpu")
-        picture_GCSS = noise.to(features_GPV.device, self.null_PV.dtype)
+        picture_GCSS = _draw_noise(shape, generator).to(features_GPV.device, self.null_PV.dtype)
         for time, sigma in zip(scheduler.timesteps, scheduler.sigmas.tolist(), strict=False):
-            clean_GCSS = self._guided(picture_GCSS, time.expand(len(picture_GCSS)), features_GPV, guidance)
+            clean_GCSS = self._guided(
+                picture_GCSS, time.expand(len(picture_GCSS)), features_GPV, guidance
+            )
             velocity_GCSS = (picture_GCSS - clean_GCSS) / sigma
             picture_GCSS = scheduler.step(velocity_GCSS, time, picture_GCSS, return_dict=False)[0]
         pixels = (picture_GCSS.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -128,7 +151,9 @@ class FlowImageDecoder(ImageDecoder):
         """Down blocks, middle block, up blocks."""
         return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
 
-    def _guided(self, noisy_GCSS: Tensor, times_G: Tensor, features_GPV: Tensor, guidance: float) -> Tensor:
+    def _guided(
+        self, noisy_GCSS: Tensor, times_G: Tensor, features_GPV: Tensor, guidance: float
+    ) -> Tensor:
         if guidance == 1.0:
             return self._predict_clean(noisy_GCSS, times_G, features_GPV)
         both_GPV = torch.cat([features_GPV, self.null_PV.expand_as(features_GPV)])
@@ -138,18 +163,22 @@ class FlowImageDecoder(ImageDecoder):
 
     def _predict_clean(self, noisy_GCSS: Tensor, times_G: Tensor, condition_GPV: Tensor) -> Tensor:
         folded = F.pixel_unshuffle(noisy_GCSS, self.pixel_unshuffle)
-        grid_GAPP = self.to_grid(condition_GPV).transpose(1, 2).unflatten(2, (self._side, self._side))
+        grid_GAPP = (
+            self.to_grid(condition_GPV).transpose(1, 2).unflatten(2, (self._side, self._side))
+        )
         grid_GASS = F.interpolate(grid_GAPP, folded.shape[-2:], mode="nearest").to(folded.dtype)
         states_GPV = condition_GPV + self.positions
-        out = self.unet(torch.cat([folded, grid_GASS], 1), times_G, states_GPV, return_dict=False)[0]
+        out = self.unet(torch.cat([folded, grid_GASS], 1), times_G, states_GPV, return_dict=False)[
+            0
+        ]
         return F.pixel_shuffle(out, self.pixel_unshuffle)
 
     def _from_uint8(self, pictures_G3SS: Tensor) -> Tensor:
         size = self.picture_size
         if pictures_G3SS.shape[1:] != (3, size, size):
             raise RequestError(
-                f"The image decoder learns pictures [G, 3, {size}, {size}], got {list(pictures_G3SS.shape)}; set the "
-                f"processor's picture_size to {size}."
+                f"The image decoder learns pictures [G, 3, {size}, {size}], got "
+                f"{list(pictures_G3SS.shape)}; set the processor's picture_size to {size}."
             )
         pictures = pictures_G3SS.to(self.null_PV.dtype) * (1 / 127.5) - 1
         return pictures.mean(1, keepdim=True) if self.channels == 1 else pictures
@@ -160,14 +189,29 @@ class FlowImageDecoder(ImageDecoder):
         halvings = self.pixel_unshuffle * 2 ** (len(block_channels) - 1)
         if not block_channels or self.picture_size % halvings:
             raise ConfigError(
-                f"FlowImageDecoder cannot halve picture_size={self.picture_size} with pixel_unshuffle="
-                f"{self.pixel_unshuffle} and {len(block_channels)} levels; it must be a multiple of {halvings}."
+                f"FlowImageDecoder cannot halve picture_size={self.picture_size} with "
+                f"pixel_unshuffle={self.pixel_unshuffle} and {len(block_channels)} levels; it "
+                f"must be a multiple of {halvings}."
             )
         if any(count % num_groups or count % num_heads for count in block_channels):
             raise ConfigError(
-                f"FlowImageDecoder needs block_channels={list(block_channels)} that are multiples of "
-                f"num_groups={num_groups} and of num_heads={num_heads}."
+                f"FlowImageDecoder needs block_channels={list(block_channels)} that are multiples "
+                f"of num_groups={num_groups} and of num_heads={num_heads}."
             )
+
+
+def _draw_noise(
+    shape: tuple[int, ...], generator: Generator | Sequence[Generator] | None
+) -> Tensor:
+    """Starting noise on the host, each picture from its own generator where there are several."""
+    if generator is None or isinstance(generator, Generator):
+        return torch.randn(shape, generator=generator, device="cpu")
+    if len(generator) != shape[0]:
+        raise RequestError(
+            f"decode was given {len(generator)} generators for {shape[0]} pictures; give one per "
+            "picture, or a single one."
+        )
+    return torch.stack([torch.randn(shape[1:], generator=one, device="cpu") for one in generator])
 
 
 def _build_unet(
@@ -194,5 +238,6 @@ def _build_unet(
         up_block_types=("CrossAttnUpBlock2D",) * inner + ("UpBlock2D",),
         cross_attention_dim=width,
         norm_num_groups=num_groups,
-        attention_head_dim=num_heads,  # named so for old checkpoints: diffusers reads it as the number of heads
+        # Named so for old checkpoints: diffusers reads it as the number of heads.
+        attention_head_dim=num_heads,
     )

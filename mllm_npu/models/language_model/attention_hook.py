@@ -1,22 +1,25 @@
 """Give Hugging Face decoders our attention: packed sequences, or rows that extend a cache.
 
-The function is registered with transformers' AttentionInterface. What it needs travels as one keyword argument from
-the model's ``forward`` to every layer. No mask function is registered under the same name on purpose: transformers
-then builds no mask at all, so nothing of the size of the pack squared exists and no device is asked for positions.
+The function is registered with transformers' AttentionInterface. What it needs travels as one
+keyword argument from the model's ``forward`` to every layer. No mask function is registered under
+the same name on purpose: transformers then builds no mask at all, so nothing of the size of the
+pack squared exists and no device is asked for positions.
 
-Shape letters: B rows, H query heads, J key heads, Q new tokens, K cached and new tokens, E head width.
+Shape letters: B rows, H query heads, J key heads, Q new tokens, K cached and new tokens, E head
+width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from mllm_npu.errors import ConfigError
-from mllm_npu.ops.attention import Packing, attend, packed_attention, visible_keys
+from mllm_npu.ops.attention import attend, packed_attention, visible_keys
+from mllm_npu.ops.packing import Packing
 
 ATTENTION_NAME = "mllm_npu_packed"
 """What ``attn_implementation`` is set to."""
@@ -49,8 +52,17 @@ class CacheLayout:
             window = None
         if window not in self.masks:
             plain = window is None and (self.first or self.sees_all)
-            self.masks[window] = None if plain else visible_keys(self.query_positions, self.key_positions, window)
+            self.masks[window] = (
+                None if plain else visible_keys(self.query_positions, self.key_positions, window)
+            )
         return self.masks[window]
+
+
+class _Options(TypedDict):
+    scale: float
+    dropout: float
+    window: int | None
+    softcap: float | None
 
 
 def attention_forward(
@@ -86,29 +98,33 @@ def attention_forward(
         float [B, Q, H, E] and no weights.
 
     Raises:
-        ConfigError: the layout did not arrive, or the family asks for attention this function does not know.
+        ConfigError: the layout did not arrive, or the family asks for attention this function does
+            not know.
     """
     if sequence_layout is None:
         raise ConfigError(
-            f"{type(module).__name__} did not pass {LAYOUT_KEYWORD} on to its attention, so packed sequences would "
-            "see each other; build the language model with attention=per_sequence."
+            f"{type(module).__name__} did not pass {LAYOUT_KEYWORD} on to its attention, so "
+            "packed sequences would see each other; build the language model with "
+            "attention=per_sequence."
         )
     for name in ("s_aux", "position_bias", "head_mask"):
         if others.get(name) is not None:
             raise ConfigError(
-                f"{type(module).__name__} asks for attention with {name!r}, which packed attention does not know; "
-                "build the language model with attention=per_sequence."
+                f"{type(module).__name__} asks for attention with {name!r}, which packed "
+                "attention does not know; build the language model with attention=per_sequence."
             )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(sequence_layout, Packing):
         if sequence_layout.receipts is not None:
             sequence_layout.receipts.append(sliding_window)
         q, k, v = (part.transpose(1, 2)[0] for part in (query, key, value))
-        options = {"scale": scale, "dropout": dropout, "window": sliding_window, "softcap": softcap}
+        options = _Options(scale=scale, dropout=dropout, window=sliding_window, softcap=softcap)
         return packed_attention(q, k, v, sequence_layout, **options)[None], None
     mask = sequence_layout.mask(sliding_window)
     causal = mask is None and not sequence_layout.sees_all
-    out = attend(query, key, value, mask=mask, causal=causal, scale=scale, dropout=dropout, softcap=softcap)
+    out = attend(
+        query, key, value, mask=mask, causal=causal, scale=scale, dropout=dropout, softcap=softcap
+    )
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -1,7 +1,7 @@
-"""Run any Hugging Face causal language model on embeddings: packed rows for training, a cache for decoding.
+"""Run any Hugging Face causal language model on embeddings: packed to train, cached to decode.
 
-Shape letters: T packed tokens, S sequences, L longest sequence, B rows, Q new tokens of a row, D width, N chosen
-tokens, W vocabulary.
+Shape letters: T packed tokens, S sequences, L longest sequence or new tokens of a row, B rows, D
+width, N chosen tokens, W vocabulary.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, DynamicCache, PreTrainedConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedConfig,
+)
 
-from mllm_npu.errors import ConfigError, RequestError, WeightsError
-from mllm_npu.models.huggingface_config import builds_on_meta, read_config, require_safetensors, resolve_dtype
+from mllm_npu.errors import ConfigError, RequestError
+from mllm_npu.models.huggingface_config import build_pretrained, read_config, resolve_dtype
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.models.language_model.attention_hook import ATTENTION_NAME, LAYOUT_KEYWORD
 from mllm_npu.models.language_model.key_value_cache import KeyValueCache
-from mllm_npu.ops.attention import pack_sequences, to_rows, to_tokens
+from mllm_npu.ops.packing import pack_sequences, to_rows, to_tokens
 
 _PART = "HuggingFaceLanguageModel"
 _NEW_OUTPUT_ROWS = 3.0
-"""A new row of an untied head is this many times the mean of the old rows, as the released models were made."""
+"""A new row of an untied head is this many times the mean of the old rows."""
 
 
 class HuggingFaceLanguageModel(LanguageModel):
@@ -31,16 +36,19 @@ class HuggingFaceLanguageModel(LanguageModel):
 
     Two ways to keep the sequences of a pack apart:
 
-    - ``packed``: one row of T tokens; our attention function is handed the sequence ends. Nothing is padded outside
-      attention. Works for every family whose layers pass keywords on to transformers' AttentionInterface (Llama,
-      Qwen, Mistral, Gemma, Phi, GPT-NeoX, OPT, GPT-2, Granite, Cohere, OLMo ...). A family that does not is refused.
-    - ``per_sequence``: rows right-padded to the longest sequence run through the family's own attention. Padding on
-      the right of a causal row changes nothing before it, so this is exact for every family, also for those with
-      ALiBi, convolutions or recurrent layers (BLOOM, Falcon, MPT, Mamba ...); it costs the padding.
+    - ``packed``: one row of T tokens; our attention function is handed the sequence ends. Nothing
+      is padded outside attention. Works for every family whose layers pass keywords on to
+      transformers' AttentionInterface (Llama, Qwen, Mistral, Gemma, Phi, GPT-NeoX, OPT, GPT-2,
+      Granite, Cohere, OLMo ...). A family that does not is refused.
+    - ``per_sequence``: rows right-padded to the longest sequence run through the family's own
+      attention. Padding on the right of a causal row changes nothing before it, so this is exact
+      for every family, also for those with ALiBi, convolutions or recurrent layers (BLOOM, Falcon,
+      MPT, Mamba ...); it costs the padding.
 
     Args:
         config: ``model_type`` and keys of that family's config class; the weights start at random.
-        path: local folder with ``config.json`` and safetensors; exactly one of ``config`` and ``path``.
+        path: local folder with ``config.json`` and safetensors; exactly one of ``config`` and
+            ``path``.
         attention: "packed" or "per_sequence".
         dtype: "float32", "bfloat16" or "float16" of the parameters.
 
@@ -59,12 +67,20 @@ class HuggingFaceLanguageModel(LanguageModel):
     ) -> None:
         super().__init__()
         if attention not in ("packed", "per_sequence"):
-            raise ConfigError(f"{_PART} was asked for attention={attention!r}; choose packed or per_sequence.")
+            raise ConfigError(
+                f"{_PART} was asked for attention={attention!r}; choose packed or per_sequence."
+            )
         model_config = read_config(config, path, part=_PART)
         self.attention = attention
         self.mixed_lengths = attention == "packed"
         _require_family(model_config, attention)
-        self.causal_lm = _build(model_config, path, attention, resolve_dtype(dtype, part=_PART))
+        options: dict[str, Any] = (
+            {"attn_implementation": ATTENTION_NAME} if attention == "packed" else {}
+        )
+        options["dtype"] = resolve_dtype(dtype, part=_PART)
+        self.causal_lm: Any = build_pretrained(
+            AutoModelForCausalLM, model_config, path, part=_PART, **options
+        )
         text_config = self.causal_lm.config.get_text_config()
         self._num_layers = int(text_config.num_hidden_layers)
         self._max_tokens = getattr(text_config, "max_position_embeddings", None)
@@ -74,19 +90,23 @@ class HuggingFaceLanguageModel(LanguageModel):
         self.vocab_size = int(self.causal_lm.get_input_embeddings().num_embeddings)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Look up token embeddings, scaled where the family scales them, int64 [...] -> float [..., D]."""
+        """Look up embeddings as the family scales them, int64 [...] -> float [..., D]."""
         return self.causal_lm.get_input_embeddings()(ids)
 
-    def forward(self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Sequence[int]) -> Tensor:
+    def forward(
+        self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Sequence[int]
+    ) -> Tensor:
         """Run packed sequences, causal inside each, -> last hidden states float [T, D].
 
         Raises:
-            RequestError: the ends do not match the tokens, or a sequence is longer than the model's positions.
+            RequestError: the ends do not match the tokens, or a sequence is longer than the model's
+                positions.
             ConfigError: the family has layers that would let sequences see each other.
         """
         if not sequence_ends or sequence_ends[-1] != embeds_TD.shape[0]:
             raise RequestError(
-                f"sequence_ends={tuple(sequence_ends)} must end at the number of tokens, {embeds_TD.shape[0]}."
+                f"sequence_ends={tuple(sequence_ends)} must end at the number of tokens, "
+                f"{embeds_TD.shape[0]}."
             )
         if self.attention == "per_sequence":
             return self._forward_rows(embeds_TD, sequence_ends)
@@ -95,7 +115,10 @@ class HuggingFaceLanguageModel(LanguageModel):
         self._check_length(packing.longest)
         layout = {LAYOUT_KEYWORD: packing}
         hidden_1TD = self._decoder(
-            inputs_embeds=embeds_TD[None], position_ids=position_ids_T[None], use_cache=False, **layout
+            inputs_embeds=embeds_TD[None],
+            position_ids=position_ids_T[None],
+            use_cache=False,
+            **layout,
         ).last_hidden_state
         if receipts is not None:
             self._check_layers(receipts)
@@ -103,7 +126,7 @@ class HuggingFaceLanguageModel(LanguageModel):
         return hidden_1TD[0]
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Score the vocabulary with the family's own scaling and capping, float [..., D] -> float [..., W]."""
+        """Score the vocabulary as the family scales and caps it, float [..., D] -> [..., W]."""
         scores = self.causal_lm.get_output_embeddings()(hidden_ND)
         scores = scores if self._logit_scale == 1.0 else scores * self._logit_scale
         if self._logit_softcap is None:
@@ -118,39 +141,45 @@ class HuggingFaceLanguageModel(LanguageModel):
         """
         if "past_key_values" not in inspect.signature(self._decoder.forward).parameters:
             raise ConfigError(
-                f"{type(self.causal_lm).__name__} has no key-value cache, so it can be trained here but not decoded; "
-                "choose a family with attention."
+                f"{type(self.causal_lm).__name__} has no key-value cache, so it can be trained "
+                "here but not decoded; choose a family with attention."
             )
         own_layers = self.attention == "per_sequence"
-        return KeyValueCache(states=DynamicCache(config=self.causal_lm.config) if own_layers else DynamicCache())
+        return KeyValueCache(
+            states=DynamicCache(config=self.causal_lm.config) if own_layers else DynamicCache()
+        )
 
-    def extend(self, embeds_BQD: Tensor, cache: KeyValueCache, lengths: Sequence[int] | None = None) -> Tensor:
-        """Append tokens to every row of the cache and give their hidden states, float [B, Q, D].
+    def extend(
+        self, embeds_BLD: Tensor, cache: KeyValueCache, lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Append tokens to every row of the cache and give their hidden states, float [B, L, D].
 
         Args:
-            embeds_BQD: embeddings of the new tokens, padded on the right where rows get fewer than Q.
+            embeds_BLD: embeddings of the new tokens, padded on the right where rows get fewer than
+                L.
             cache: from ``new_cache``, changed in place.
-            lengths: valid new tokens of each row, 0..Q; None means all. States at padding mean nothing.
+            lengths: valid new tokens of each row, 0..L; None means all. States at padding mean
+                nothing.
 
         Raises:
-            RequestError: rows or lengths that do not fit the cache, a row longer than the model's positions, or
-                unequal lengths with attention=per_sequence (see ``mixed_lengths``).
+            RequestError: rows or lengths that do not fit the cache, a row longer than the model's
+                positions, or unequal lengths with attention=per_sequence (see ``mixed_lengths``).
         """
-        num_rows, num_new = embeds_BQD.shape[:2]
+        num_rows, num_new = embeds_BLD.shape[:2]
         self._check_length(max(cache.plan(num_rows, num_new, lengths)))
         if not self.mixed_lengths:
             if lengths is not None and set(lengths) != {num_new}:
                 raise RequestError(
-                    f"attention=per_sequence cannot extend rows by different lengths {tuple(lengths)}; "
-                    "decode these rows one by one."
+                    "attention=per_sequence cannot extend rows by different lengths "
+                    f"{tuple(lengths)}; decode these rows one by one."
                 )
-            cache.append(num_rows, num_new, None, embeds_BQD.device)
+            cache.append(num_rows, num_new, None, embeds_BLD.device)
             return self._decoder(
-                inputs_embeds=embeds_BQD, past_key_values=cache.states, use_cache=True
+                inputs_embeds=embeds_BLD, past_key_values=cache.states, use_cache=True
             ).last_hidden_state
-        layout = cache.append(num_rows, num_new, lengths, embeds_BQD.device)
+        layout = cache.append(num_rows, num_new, lengths, embeds_BLD.device)
         return self._decoder(
-            inputs_embeds=embeds_BQD,
+            inputs_embeds=embeds_BLD,
             position_ids=layout.query_positions,
             past_key_values=cache.states,
             use_cache=True,
@@ -160,15 +189,18 @@ class HuggingFaceLanguageModel(LanguageModel):
     def resize_vocabulary(self, num_tokens: int) -> None:
         """Grow the table and the head to ``num_tokens`` rows.
 
-        New input rows are the mean of the old ones; new rows of a head of its own are three times the mean of its
-        old rows (Source: the embedding resize of the released SEED-X weights).
+        New input rows are the mean of the old ones; new rows of a head of its own are three times
+        the mean of its old rows (Source: the embedding resize of the released SEED-X weights).
 
         Raises:
             ConfigError: fewer rows than there are.
         """
         old = self.vocab_size
         if num_tokens < old:
-            raise ConfigError(f"The vocabulary has {old} rows and cannot shrink to {num_tokens}; give at least {old}.")
+            raise ConfigError(
+                f"The vocabulary has {old} rows and cannot shrink to {num_tokens}; give at least "
+                f"{old}."
+            )
         if num_tokens == old:
             return
         self.causal_lm.resize_token_embeddings(num_tokens, mean_resizing=False)
@@ -185,30 +217,31 @@ class HuggingFaceLanguageModel(LanguageModel):
         return list(next(blocks for blocks in lists if len(blocks) == self._num_layers))
 
     @property
-    def _decoder(self) -> nn.Module:
+    def _decoder(self) -> Any:
         return self.causal_lm.base_model
 
     def _forward_rows(self, embeds_TD: Tensor, sequence_ends: Sequence[int]) -> Tensor:
         packing = pack_sequences(sequence_ends, embeds_TD.device, one_group=True)
         self._check_length(packing.longest)
-        rows_SLD = to_rows(embeds_TD, packing).unflatten(0, (-1, packing.longest))
+        rows_SLD = to_rows(embeds_TD, packing).view(-1, packing.longest, self.width)
         hidden_SLD = self._decoder(inputs_embeds=rows_SLD, use_cache=False).last_hidden_state
         return to_tokens(hidden_SLD.flatten(0, 1), packing)
 
     def _check_length(self, longest: int) -> None:
         if self._max_tokens is not None and longest > self._max_tokens:
             raise RequestError(
-                f"A sequence of {longest} tokens was asked for; the language model takes at most {self._max_tokens} "
-                "(max_position_embeddings, or a sliding window its layers do not pass on). Shorten it, or raise that "
-                "number in the config."
+                f"A sequence of {longest} tokens was asked for; the language model takes at most "
+                f"{self._max_tokens} (max_position_embeddings, or a sliding window its layers do "
+                "not pass on). Shorten it, or raise that number in the config."
             )
 
     def _check_layers(self, windows: list[int | None]) -> None:
-        """Refuse a family in which some layer did not use our attention; ``windows`` has one entry per call."""
+        """Refuse a family with layers that do not use our attention; one window per call."""
         if len(windows) != self._num_layers:
             raise ConfigError(
-                f"{type(self.causal_lm).__name__} used packed attention in {len(windows)} of {self._num_layers} "
-                "layers; the others would mix the sequences of a pack. Build it with attention=per_sequence."
+                f"{type(self.causal_lm).__name__} used packed attention in {len(windows)} of "
+                f"{self._num_layers} layers; the others would mix the sequences of a pack. Build "
+                "it with attention=per_sequence."
             )
         window = getattr(self.causal_lm.config.get_text_config(), "sliding_window", None)
         if window is not None and all(passed is None for passed in windows):
@@ -219,39 +252,23 @@ class HuggingFaceLanguageModel(LanguageModel):
 def _require_family(config: PreTrainedConfig, attention: str) -> None:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ConfigError(
-            f"{_PART} was given model_type={config.model_type!r}, which is no causal language model of transformers."
+            f"{_PART} was given model_type={config.model_type!r}, which is no causal language "
+            "model of transformers."
         )
     family = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     chunked = getattr(config.get_text_config(), "attention_chunk_size", None) is not None
     if attention == "packed" and (chunked or not family._supports_attention_backend):
         raise ConfigError(
-            f"model_type={config.model_type!r} cannot take packed attention (its layers do not use transformers' "
-            "AttentionInterface, or attend in chunks); build it with attention=per_sequence."
+            f"model_type={config.model_type!r} cannot take packed attention (its layers do not "
+            "use transformers' AttentionInterface, or attend in chunks); build it with "
+            "attention=per_sequence."
         )
-
-
-def _build(config: PreTrainedConfig, path: str | None, attention: str, dtype: torch.dtype) -> nn.Module:
-    options: dict[str, Any] = {"dtype": dtype}
-    if attention == "packed":
-        options["attn_implementation"] = ATTENTION_NAME
-    if path is None or builds_on_meta():
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
-    require_safetensors(path, part=_PART)
-    model, report = AutoModelForCausalLM.from_pretrained(
-        path,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-        **options,
-    )
-    if report["missing_keys"]:
-        raise WeightsError(f"{path!r} lacks {len(report['missing_keys'])} parameters: {sorted(report['missing_keys'])[:5]}")
-    return model
 
 
 def _logit_rule(config: PreTrainedConfig) -> tuple[float, float | None]:
     """Factor and soft cap that the family applies behind its head."""
-    factor = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
+    factor = (
+        getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
+    )
     divisor = getattr(config, "logits_scaling", None) or 1.0
     return float(factor) / float(divisor), getattr(config, "final_logit_softcapping", None)

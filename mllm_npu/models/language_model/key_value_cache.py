@@ -1,7 +1,8 @@
 """Remember keys and values of rows of different lengths, and say what new tokens see of them.
 
-Prompts of unequal length lie right-padded in the cache; the padding stays where it is and is never visible, because
-every place of the cache knows its position in its row. So rows of any length decode together without left padding.
+Prompts of unequal length lie right-padded in the cache; the padding stays where it is and is never
+visible, because every place of the cache knows its position in its row. So rows of any length
+decode together without left padding.
 
 Shape letters: B rows, Q new tokens of a row, K places of the cache.
 """
@@ -35,7 +36,9 @@ class KeyValueCache:
         self._key_positions: Tensor | None = None
         self._has_padding = False
 
-    def plan(self, num_rows: int, num_new: int, new_lengths: Sequence[int] | None) -> tuple[int, ...]:
+    def plan(
+        self, num_rows: int, num_new: int, new_lengths: Sequence[int] | None
+    ) -> tuple[int, ...]:
         """Check what is to be appended and give the rows' lengths afterwards.
 
         Args:
@@ -50,7 +53,8 @@ class KeyValueCache:
         added = (num_new,) * num_rows if new_lengths is None else tuple(new_lengths)
         if len(before) != num_rows or len(added) != num_rows:
             raise RequestError(
-                f"The cache holds {len(before)} rows; {num_rows} rows with {len(added)} lengths were to be appended."
+                f"The cache holds {len(before)} rows; {num_rows} rows with {len(added)} lengths "
+                "were to be appended."
             )
         after = tuple(old + new for old, new in zip(before, added, strict=True))
         if num_new < 1 or min(added) < 0 or max(added) > num_new or min(after) < 1:
@@ -78,9 +82,15 @@ class KeyValueCache:
         padding = positions >= torch.tensor(after, device="cpu")[:, None]
         padded_now = bool(padding.any())
         queries = positions.to(device, non_blocking=True)
-        keys = positions.masked_fill(padding, NEVER_VISIBLE).to(device, non_blocking=True) if padded_now else queries
+        keys = (
+            positions.masked_fill(padding, NEVER_VISIBLE).to(device, non_blocking=True)
+            if padded_now
+            else queries
+        )
         first = self._key_positions is None
-        self._key_positions = keys if self._key_positions is None else torch.cat([self._key_positions, keys], 1)
+        self._key_positions = (
+            keys if self._key_positions is None else torch.cat([self._key_positions, keys], 1)
+        )
         self._has_padding = self._has_padding or padded_now
         self.lengths = after
         return CacheLayout(
@@ -97,7 +107,10 @@ class KeyValueCache:
             RequestError: a row that is not there, or none.
         """
         if not rows or not all(0 <= row < len(self.lengths) for row in rows):
-            raise RequestError(f"The cache holds rows 0..{len(self.lengths) - 1}; rows {tuple(rows)} were asked for.")
+            raise RequestError(
+                f"The cache holds rows 0..{len(self.lengths) - 1}; rows {tuple(rows)} were asked "
+                "for."
+            )
         if self._key_positions is not None:
             index = torch.tensor(tuple(rows), device="cpu").to(self._key_positions.device)
             self.states.batch_select_indices(index)

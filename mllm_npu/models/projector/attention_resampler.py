@@ -1,4 +1,4 @@
-"""Project a grid of features to a fixed number of tokens by one cross-attention from learnt queries.
+"""Project a grid of features to a fixed number of tokens by attention from learnt queries.
 
 Shape letters: I tiles, K tokens of a tile, V input width, Q queries, D output width.
 """
@@ -16,7 +16,7 @@ _PART = "AttentionResampler"
 
 
 class AttentionResampler(Projector):
-    """Queries with grid positions look at keys with grid positions; no residual and no norm behind it.
+    """Queries with grid positions look at keys with grid positions, once.
 
     Args:
         input_dim: V; a linear layer leads to D where they differ.
@@ -24,14 +24,17 @@ class AttentionResampler(Projector):
         num_queries: Q, a square.
         num_heads: attention heads.
         layer_norm_eps: 1e-5 in the released projectors, 1e-6 in the pooling of the Qwen-VL encoder.
-        feed_forward_ratio: hidden width over D of a residual feed-forward behind the attention; 0 leaves it out, as
-            the released projectors do. It pays for small models that start from nothing.
+        feed_forward_ratio: hidden width over D of a residual feed-forward behind the attention; 0
+            leaves it out, as the released projectors do. It pays for small models that start from
+            nothing.
 
     Raises:
         ConfigError: sizes that do not fit each other.
 
     Source: Qwen-VL (Bai et al. 2023); parameter names as in the released SEED-X projectors.
     """
+
+    pos_embed: Tensor
 
     def __init__(
         self,
@@ -45,11 +48,15 @@ class AttentionResampler(Projector):
     ) -> None:
         super().__init__()
         if output_dim % num_heads:
-            raise ConfigError(f"{_PART} cannot split output_dim={output_dim} into num_heads={num_heads}.")
+            raise ConfigError(
+                f"{_PART} cannot split output_dim={output_dim} into num_heads={num_heads}."
+            )
         self.input_dim, self.output_dim, self.num_queries = input_dim, output_dim, num_queries
         side = grid_side(num_queries, part=_PART)
         self.register_buffer("pos_embed", sincos_grid(side, output_dim))
-        self.query = nn.Parameter(nn.init.trunc_normal_(self.pos_embed.new_empty(num_queries, output_dim), std=0.02))
+        self.query = nn.Parameter(
+            nn.init.trunc_normal_(self.pos_embed.new_empty(num_queries, output_dim), std=0.02)
+        )
         same = input_dim == output_dim
         self.kv_proj = nn.Identity() if same else nn.Linear(input_dim, output_dim, bias=False)
         self.attn = nn.MultiheadAttention(output_dim, num_heads, batch_first=True)
@@ -82,7 +89,7 @@ class AttentionResampler(Projector):
         own = grid_side(self.num_queries, part=_PART)
         if side == own:
             return self.pos_embed
-        grid = self.pos_embed.float().T.unflatten(1, (own, own))[None]
+        grid = self.pos_embed.float().T.reshape(1, self.output_dim, own, own)
         grid = F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
         return grid[0].flatten(1).T.to(values_IKD.dtype)
 

@@ -14,12 +14,16 @@ from mllm_npu.models.positions import grid_side
 
 
 def pool_grid(features_GKV: Tensor, num_tokens: int) -> Tensor:
-    """Average a square grid to ``num_tokens`` (a square), float [G, K, V] -> float [G, num_tokens, V]."""
+    """Average a square grid to ``num_tokens``, a square: [G, K, V] -> [G, num_tokens, V]."""
     if features_GKV.shape[1] == num_tokens:
         return features_GKV
     side = grid_side(features_GKV.shape[1], part="Grid pooling")
-    grid_GVKK = features_GKV.transpose(1, 2).unflatten(2, (side, side))
-    return F.adaptive_avg_pool2d(grid_GVKK, grid_side(num_tokens, part="Grid pooling")).flatten(2).transpose(1, 2)
+    grid_GVKK = features_GKV.transpose(1, 2).reshape(len(features_GKV), -1, side, side)
+    return (
+        F.adaptive_avg_pool2d(grid_GVKK, grid_side(num_tokens, part="Grid pooling"))
+        .flatten(2)
+        .transpose(1, 2)
+    )
 
 
 class AveragePoolProjector(Projector):
@@ -35,13 +39,16 @@ class AveragePoolProjector(Projector):
         ConfigError: no squares, or more tokens asked for than there are.
     """
 
-    def __init__(self, *, input_dim: int, output_dim: int, num_queries: int, num_tokens: int) -> None:
+    def __init__(
+        self, *, input_dim: int, output_dim: int, num_queries: int, num_tokens: int
+    ) -> None:
         super().__init__()
         for count in (num_queries, num_tokens):
             grid_side(count, part="AveragePoolProjector")
         if num_queries > num_tokens:
             raise ConfigError(
-                f"AveragePoolProjector cannot give num_queries={num_queries} out of num_tokens={num_tokens}."
+                f"AveragePoolProjector cannot give num_queries={num_queries} out of "
+                f"num_tokens={num_tokens}."
             )
         self.input_dim, self.output_dim = input_dim, output_dim
         self.num_queries, self.num_tokens = num_queries, num_tokens

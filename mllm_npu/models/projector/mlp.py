@@ -19,8 +19,8 @@ class MLPProjector(Projector):
         input_dim: V.
         output_dim: D.
         num_queries: Q.
-        num_tokens: K; None means Q. Where K is m x m times Q, squares of m x m neighbours are joined into one token
-            of width m * m * V before the MLP.
+        num_tokens: K; None means Q. Where K is m x m times Q, squares of m x m neighbours are
+            joined into one token of width m * m * V before the MLP.
         depth: linear layers, at least 1.
 
     Raises:
@@ -30,7 +30,13 @@ class MLPProjector(Projector):
     """
 
     def __init__(
-        self, *, input_dim: int, output_dim: int, num_queries: int, num_tokens: int | None = None, depth: int = 2
+        self,
+        *,
+        input_dim: int,
+        output_dim: int,
+        num_queries: int,
+        num_tokens: int | None = None,
+        depth: int = 2,
     ) -> None:
         super().__init__()
         num_tokens = num_queries if num_tokens is None else num_tokens
@@ -38,11 +44,14 @@ class MLPProjector(Projector):
         self.num_queries, self.num_tokens = num_queries, num_tokens
         self._side, self._square = 0, 1
         if num_tokens != num_queries:
-            self._side, given = (grid_side(count, part="MLPProjector") for count in (num_tokens, num_queries))
+            self._side, given = (
+                grid_side(count, part="MLPProjector") for count in (num_tokens, num_queries)
+            )
             if self._side % given:
                 raise ConfigError(
-                    f"MLPProjector cannot join a {self._side}x{self._side} grid (num_tokens={num_tokens}) into "
-                    f"{given}x{given} (num_queries={num_queries}); choose edges that divide."
+                    f"MLPProjector cannot join a {self._side}x{self._side} grid "
+                    f"(num_tokens={num_tokens}) into {given}x{given} (num_queries={num_queries}); "
+                    "choose edges that divide."
                 )
             self._square = self._side // given
         if depth < 1:
@@ -58,7 +67,6 @@ class MLPProjector(Projector):
         return self.mlp(features_IKV if self._square == 1 else self._join(features_IKV))
 
     def _join(self, features_IKV: Tensor) -> Tensor:
-        rows = self._side // self._square
-        squares = (rows, self._square)
-        grid = features_IKV.unflatten(1, (self._side, self._side)).unflatten(2, squares).unflatten(1, squares)
-        return grid.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+        rows, square = self._side // self._square, self._square
+        grid = features_IKV.reshape(len(features_IKV), rows, square, rows, square, -1)
+        return grid.transpose(2, 3).flatten(3).flatten(1, 2)

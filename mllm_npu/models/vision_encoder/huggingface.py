@@ -1,4 +1,4 @@
-"""Encode uint8 tiles with a Hugging Face vision transformer: SigLIP, SigLIP 2, CLIP, DINOv2, DINOv3.
+"""Encode uint8 tiles with a Hugging Face vision transformer: SigLIP (1, 2), CLIP, DINO (2, 3).
 
 Shape letters: I tiles, H W pixels, C channels, K grid tokens of a tile, V width.
 """
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig
 
-from mllm_npu.errors import ConfigError, DataError, WeightsError
-from mllm_npu.models.huggingface_config import builds_on_meta, read_config, require_safetensors, resolve_dtype
+from mllm_npu.errors import ConfigError, DataError
+from mllm_npu.models.huggingface_config import build_pretrained, read_config, resolve_dtype
 from mllm_npu.models.interfaces import VisionEncoder
 
 _PART = "HuggingFaceVisionEncoder"
@@ -22,19 +22,23 @@ _PATCHES_AS_INPUT = "siglip2_vision_model"
 
 
 class HuggingFaceVisionEncoder(VisionEncoder):
-    """A vision transformer whose K outputs are the grid of patches, row by row; class and register tokens are dropped.
+    """A vision transformer whose outputs are its grid of patches; other tokens are dropped.
 
     Args:
-        config: ``model_type`` (siglip_vision_model, siglip2_vision_model, clip_vision_model, dinov2, ...) and keys of
-            that family's config class; the weights start at random. ``num_channels: 1`` averages the colours.
-        path: local folder with ``config.json`` and safetensors; exactly one of ``config`` and ``path``.
-        layer: which hidden states are given: -1 the last with the final norm, -2 those before the last block, ...
+        config: ``model_type`` (siglip_vision_model, siglip2_vision_model, clip_vision_model,
+            dinov2, ...) and keys of that family's config class; the weights start at random.
+            ``num_channels: 1`` averages the colours.
+        path: local folder with ``config.json`` and safetensors; exactly one of ``config`` and
+            ``path``.
+        layer: which hidden states are given: -1 the last with the final norm, -2 those before the
+            last block, ...
         mean: subtracted from each channel of a picture in 0..1.
         std: divides each channel after that.
         dtype: "float32", "bfloat16" or "float16" of the parameters.
 
     Raises:
-        ConfigError: unknown family or key, a model without a square patch grid, a layer that is not there.
+        ConfigError: unknown family or key, a model without a square patch grid, a layer that is not
+            there.
         WeightsError: the folder lacks parameters of the model.
     """
 
@@ -52,9 +56,14 @@ class HuggingFaceVisionEncoder(VisionEncoder):
         model_config = _vision_config(read_config(config, path, part=_PART))
         num_layers = int(model_config.num_hidden_layers)
         if not -num_layers <= layer <= -1:
-            raise ConfigError(f"{_PART} was asked for layer={layer}; the encoder has {num_layers}, give -1..-{num_layers}.")
+            raise ConfigError(
+                f"{_PART} was asked for layer={layer}; the encoder has {num_layers}, give "
+                f"-1..-{num_layers}."
+            )
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ConfigError(f"{_PART} needs three means and three positive stds, got mean={mean} and std={std}.")
+            raise ConfigError(
+                f"{_PART} needs three means and three positive stds, got mean={mean} and std={std}."
+            )
         self.patch_size, self.tile_size = _grid(model_config)
         self.num_tokens = (self.tile_size // self.patch_size) ** 2
         self.width = int(model_config.hidden_size)
@@ -63,7 +72,9 @@ class HuggingFaceVisionEncoder(VisionEncoder):
         self._num_layers = num_layers
         self._grey = int(model_config.num_channels) == 1
         self._takes_patches = model_config.model_type == _PATCHES_AS_INPUT
-        self.vision_model = _build(model_config, path, resolve_dtype(dtype, part=_PART))
+        self.vision_model: Any = build_pretrained(
+            AutoModel, model_config, path, part=_PART, dtype=resolve_dtype(dtype, part=_PART)
+        )
 
     def forward(self, tiles_I3HW: Tensor) -> Tensor:
         """Encode tiles, uint8 or float 0..255 [I, 3, H, W] -> float [I, K, V].
@@ -74,14 +85,19 @@ class HuggingFaceVisionEncoder(VisionEncoder):
         if tiles_I3HW.shape[1:] != (3, self.tile_size, self.tile_size):
             raise DataError(
                 f"The vision encoder takes tiles [I, 3, {self.tile_size}, {self.tile_size}], got "
-                f"{list(tiles_I3HW.shape)}; set the tile size of the processor to {self.tile_size}."
+                f"{list(tiles_I3HW.shape)}; set the tile size of the processor to "
+                f"{self.tile_size}."
             )
         pixels_ICHW = self._normalize(tiles_I3HW)
-        inputs = self._patches(pixels_ICHW) if self._takes_patches else {"pixel_values": pixels_ICHW}
+        inputs = (
+            self._patches(pixels_ICHW) if self._takes_patches else {"pixel_values": pixels_ICHW}
+        )
         if self.layer == -1:
             states = self.vision_model(**inputs).last_hidden_state
         else:
-            states = self.vision_model(**inputs, output_hidden_states=True).hidden_states[self.layer]
+            states = self.vision_model(**inputs, output_hidden_states=True).hidden_states[
+                self.layer
+            ]
         return states[:, -self.num_tokens :]
 
     def sharding_units(self) -> Sequence[nn.Module]:
@@ -92,14 +108,16 @@ class HuggingFaceVisionEncoder(VisionEncoder):
     def _normalize(self, tiles_I3HW: Tensor) -> Tensor:
         dtype = next(self.vision_model.parameters()).dtype
         channels = zip(tiles_I3HW.to(dtype).unbind(1), self.mean, self.std, strict=True)
-        pixels = torch.stack([(channel * (1 / 255) - mean) * (1 / std) for channel, mean, std in channels], 1)
+        pixels = torch.stack(
+            [(channel * (1 / 255) - mean) * (1 / std) for channel, mean, std in channels], 1
+        )
         return pixels.mean(1, keepdim=True) if self._grey else pixels
 
     def _patches(self, pixels_ICHW: Tensor) -> dict[str, Tensor | None]:
         side, size = self.tile_size // self.patch_size, self.patch_size
-        grid = pixels_ICHW.unflatten(2, (side, size)).unflatten(4, (side, size))
+        grid = pixels_ICHW.reshape(*pixels_ICHW.shape[:2], side, size, side, size)
         patches = grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-        # All tiles share one grid, so one row of shapes serves all; on the host, where transformers reads the numbers.
+        # All tiles share one grid, so one row of shapes serves all; it is read on the host.
         shapes = torch.full((1, 2), side, dtype=torch.int64, device="cpu")
         return {"pixel_values": patches, "pixel_attention_mask": None, "spatial_shapes": shapes}
 
@@ -109,7 +127,8 @@ def _vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
     config = getattr(config, "vision_config", config)
     if type(config) not in MODEL_MAPPING or not hasattr(config, "num_channels"):
         raise ConfigError(
-            f"{_PART} was given model_type={config.model_type!r}, which is no vision encoder of transformers."
+            f"{_PART} was given model_type={config.model_type!r}, which is no vision encoder of "
+            "transformers."
         )
     if hasattr(config, "vision_use_head"):
         config.vision_use_head = False
@@ -128,25 +147,7 @@ def _grid(config: PreTrainedConfig) -> tuple[int, int]:
         square = isinstance(patch, int) and isinstance(size, int) and size % patch == 0
     if not square:
         raise ConfigError(
-            f"{_PART} needs a square grid of whole patches, got image_size={size}, patch_size={patch}, "
-            f"num_patches={num_patches} for model_type {config.model_type!r}."
+            f"{_PART} needs a square grid of whole patches, got image_size={size}, "
+            f"patch_size={patch}, num_patches={num_patches} for model_type {config.model_type!r}."
         )
     return patch, size
-
-
-def _build(config: PreTrainedConfig, path: str | None, dtype: torch.dtype) -> nn.Module:
-    if path is None or builds_on_meta():
-        return AutoModel.from_config(config, trust_remote_code=False, dtype=dtype)
-    require_safetensors(path, part=_PART)
-    model, report = AutoModel.from_pretrained(
-        path,
-        config=config,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-        dtype=dtype,
-    )
-    if report["missing_keys"]:
-        raise WeightsError(f"{path!r} lacks {len(report['missing_keys'])} parameters: {sorted(report['missing_keys'])[:5]}")
-    return model

@@ -70,7 +70,7 @@ def pair_texts(batch: Batch) -> PictureTexts:
     texts = [
         ids
         for ids, is_pair in zip(
-            batch.targets[target_order_N].split(lengths_S), is_pair_S.tolist(), strict=True
+            torch.split(batch.targets[target_order_N], lengths_S), is_pair_S.tolist(), strict=True
         )
         if is_pair
     ]

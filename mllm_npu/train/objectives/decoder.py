@@ -94,7 +94,7 @@ class DecoderObjective(Objective):
         if self.predicted_share == 0:
             return true_GPV
         hidden_TD = self.model.hidden(on_device, tile_features_IKV=features_IKV)
-        hidden_GPD = hidden_TD[on_device.draw_slots]
+        hidden_GPD = self.model.drawn_hidden(on_device, hidden_TD)
         predicted_GPV = self.model.predict_features(hidden_GPD)
         # Drawn on the host, so that a seed means the same on every device.
         is_predicted = torch.rand(len(batch.draw_tiles), 1, 1) < self.predicted_share

@@ -112,7 +112,7 @@ def calibrate(
         feature_cache: keeps what is encoded here for training.
     """
     drawn_features = getattr(model, "drawn_features", None)
-    if drawn_features is None or not drawn_features.normalize or drawn_features.is_calibrated:
+    if drawn_features is None or not drawn_features.normalize or drawn_features.calibrated:
         return
     device = next(model.vision_encoder.parameters()).device
     drawn: list[Tensor] = []

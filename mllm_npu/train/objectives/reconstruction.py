@@ -61,7 +61,8 @@ class Reconstruction(nn.Module):
             features_IKV: features of the tiles.
             tiles_I3HW: what to paint, uint8 or float 0..255.
         """
-        grid = features_IKV.transpose(1, 2).unflatten(2, (self.token_grid, self.token_grid))
+        num_tiles, _, width = features_IKV.shape
+        grid = features_IKV.transpose(1, 2).reshape(num_tiles, width, self.token_grid, -1)
         pooled = F.adaptive_avg_pool2d(grid, self.patch_grid).flatten(2).transpose(1, 2)
         painted = self.layers(pooled).float()
         pixels = tiles_I3HW.float() / 127.5 - 1
@@ -82,4 +83,4 @@ def mark_real_tiles(batch: Batch) -> Tensor:
 def read_sequences(batch: Batch) -> Tensor:
     """Sequence number of each read tile, int64 [R]; of a batch on the host."""
     ends = torch.tensor(batch.sequence_ends)
-    return torch.searchsorted(ends, batch.read_slots[:, 0], right=True)
+    return torch.searchsorted(ends, batch.read_slots[:, 0].contiguous(), right=True)

@@ -1,0 +1,92 @@
+"""Small tokenizers, processors and rows that the data tests share."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from mllm_npu.data.row import Row
+from mllm_npu.data.worlds.digits import make_digits
+from mllm_npu.data.worlds.scenes import make_scenes
+from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.chat_template import ChatTemplate
+from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
+from mllm_npu.processing.tokenizer import load_tokenizer, train_tokenizer
+
+
+def encode_png(width=16, height=16, color=(200, 30, 30)):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def build_row(key="row", json_member=None, **members):
+    """A row; member names are given with __ for the dot (``0__png``)."""
+    contents = {name.lstrip("_").replace("__", "."): value for name, value in members.items()}
+    if json_member is not None:
+        contents["json"] = json.dumps(json_member).encode()
+    return Row(key=key, members=contents)
+
+
+def build_processor(tokenizer, **changes):
+    settings = {
+        "tokenizer": tokenizer,
+        "any_resolution": AnyResolution(
+            grids=["1x1", "2x1", "3x1", "1x2", "6x1"], tile_size=16, repeat_single_tile=False
+        ),
+        "chat_template": ChatTemplate(user_prefix="user: ", assistant_prefix="assistant: "),
+        "num_read_tokens": 4,
+        "num_drawn_tokens": 3,
+        "max_tokens": 200,
+        "picture_size": 16,
+    }
+    return Processor(**{**settings, **changes})
+
+
+@pytest.fixture(scope="session")
+def png():
+    return encode_png
+
+
+@pytest.fixture(scope="session")
+def make_row():
+    return build_row
+
+
+@pytest.fixture(scope="session")
+def make_processor():
+    return build_processor
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    texts = ["a red circle at the top left", "which digit is this? seven", "user: assistant: "]
+    made = train_tokenizer(texts * 5, vocab_size=320)
+    add_special_tokens(made, SpecialTokens(num_slots=4, num_locations=0))
+    return made
+
+
+@pytest.fixture(scope="session")
+def processor(tokenizer):
+    return build_processor(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    make_digits(folder, scale=0.03)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_processor(digits_folder):
+    return build_processor(load_tokenizer(path=str(digits_folder / "tokenizer")))
+
+
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    make_scenes(folder, scale=0.01)
+    return folder

@@ -1,0 +1,77 @@
+import io
+
+import pytest
+from PIL import Image
+
+from mllm_npu.data.row import is_picture_name, measure_picture
+from mllm_npu.errors import SkipSample
+
+
+def test_reads_json_text_and_pictures(make_row, png):
+    row = make_row(json_member={"a": 1}, txt=b" hello \n", png=png(20, 10))
+    assert row.json() == {"a": 1}
+    assert row.text() == "hello"
+    assert row.picture().size == row.picture_size() == (20, 10)
+    assert row.picture().mode == "RGB"
+
+
+def test_picture_by_name_and_in_shard_order(make_row, png):
+    row = make_row(json_member={}, _0__png=png(8, 8), _1__jpg=png(9, 9))
+    assert row.picture_names() == ["0.png", "1.jpg"]
+    assert row.picture("1.jpg").size == (9, 9)
+    assert row.picture().size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({}, "json member missing"),
+        ({"json": b"{"}, "json member broken"),
+        ({"json": b"[1]"}, "json member is not an object"),
+        ({"json": b"\xff\xfe"}, "json member broken"),
+    ],
+)
+def test_broken_json_is_skipped_with_a_reason(make_row, members, reason):
+    with pytest.raises(SkipSample, match=reason):
+        make_row(**members).json()
+
+
+def test_missing_or_broken_text_is_skipped(make_row):
+    with pytest.raises(SkipSample, match="txt member missing"):
+        make_row().text()
+    with pytest.raises(SkipSample, match="not UTF-8"):
+        make_row(txt=b"\xff").text()
+
+
+def test_missing_or_broken_pictures_are_skipped_under_one_reason(make_row, png):
+    with pytest.raises(SkipSample, match="picture missing"):
+        make_row().picture()
+    with pytest.raises(SkipSample, match="picture missing"):
+        make_row(png=png()).picture("../secret.png")
+    for broken in (b"", b"no picture", png()[:40]):
+        with pytest.raises(SkipSample, match=r"^picture cannot be read$"):
+            make_row(png=broken).picture()
+
+
+def test_a_rendered_picture_stands_for_a_member(make_row):
+    row = make_row(json_member={})
+    drawn = Image.new("RGB", (5, 4))
+    rendered = type(row)(key="k", members=row.members, rendered={"0.png": drawn})
+    assert rendered.picture() is drawn
+    assert rendered.picture_size("0.png") == (5, 4)
+    assert rendered.picture_names() == ["0.png"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_size_is_measured_without_decoding(kind):
+    buffer = io.BytesIO()
+    Image.new("RGB", (33, 17)).save(buffer, kind)
+    assert measure_picture(buffer.getvalue()) == (33, 17)
+    with pytest.raises(SkipSample):
+        measure_picture(b"not a picture at all")
+
+
+def test_picture_names_are_told_by_their_last_extension():
+    assert is_picture_name("png")
+    assert is_picture_name("0.JPG")
+    assert not is_picture_name("png.json")

@@ -1,0 +1,293 @@
+"""Conversations become samples whose parts fit each other; what cannot be encoded is refused."""
+
+import pickle
+import random
+
+import pytest
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerFast
+
+from mllm_npu.errors import ConfigError, RequestError, SkipSample
+from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.augment import AffineAugment
+from mllm_npu.processing.chat_template import INSTRUCT, ChatTemplate
+from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage, Text, Turn, ask
+from mllm_npu.processing.image_transform import stretch
+from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
+from mllm_npu.processing.tokenizer import train_tokenizer
+
+FIELDS = ("input_ids", "labels", "tiles", "tile_positions", "read_tiles", "read_slots")
+FIELDS += ("draw_tiles", "draw_slots", "pictures")
+
+
+def talk(*parts, answer=(), role="user"):
+    turns = [Turn(role=role, parts=tuple(parts))] if parts else []
+    if answer:
+        turns.append(Turn(role="assistant", parts=tuple(answer), learn=True))
+    return Conversation(turns=tuple(turns), key="row7", source="cats", task="caption")
+
+
+def read(image):
+    return ReadImage(picture=image)
+
+
+def drawn(image):
+    return DrawnImage(picture=image)
+
+
+def text(words, learn=None):
+    return Text(text=words, learn=learn)
+
+
+def assert_same(first, second):
+    for name in FIELDS:
+        a, b = getattr(first, name), getattr(second, name)
+        assert (a is None and b is None) or torch.equal(a, b), name
+
+
+def test_a_read_picture_fills_its_slots(make_processor, picture):
+    processor = make_processor()
+    sample = processor.encode(talk(read(picture(16, 8)), answer=[text("a cat")]))
+    ids = processor.image_ids
+    assert sample.read_slots.shape == (3, 4)
+    assert sample.input_ids[sample.read_slots].tolist() == [list(ids.slots[:4])] * 3
+    before = sample.input_ids[sample.read_slots[:, 0] - 1].tolist()
+    after = sample.input_ids[sample.read_slots[:, -1] + 1].tolist()
+    assert before == [ids.patch_begin, ids.patch_begin, ids.begin]
+    assert after == [ids.patch_end, ids.patch_end, ids.end]
+    assert sample.read_tiles.tolist() == [0, 1, 2]
+    assert sample.tiles.shape == (3, 3, 8, 8)
+    assert sample.draw_slots.shape == (0, 6)
+    assert (sample.key, sample.source, sample.task) == ("row7", "cats", "caption")
+
+
+def test_only_the_answer_and_its_end_are_learnt(make_processor, picture):
+    processor = make_processor(chat_template=INSTRUCT)
+    conversation = talk(read(picture()), text("which digit?"), answer=[text("seven")])
+    sample = processor.encode(conversation)
+    learnt = sample.labels[sample.labels != -100].tolist()
+    answer = processor.tokenizer.encode("seven", add_special_tokens=False)
+    assert learnt == [*answer, processor.eos_id]
+    assert sample.labels[-len(learnt) :].tolist() == learnt
+    places = sample.labels != -100
+    assert torch.equal(sample.labels[places], sample.input_ids[places])
+
+
+def test_a_text_may_differ_from_its_turn(make_processor):
+    processor = make_processor()
+    sample = processor.encode(talk(text("a"), answer=[text("b", learn=False), text("c")]))
+    learnt = processor.decode_text(sample.labels[sample.labels != -100])
+    assert learnt == "c"
+    sample = processor.encode(talk(text("a", learn=True), answer=[text("c")]))
+    assert processor.decode_text(sample.labels[sample.labels != -100]) == "ac"
+
+
+def test_a_drawn_picture_needs_one_tile_and_labels_its_opening(make_processor, picture):
+    processor = make_processor(picture_size=20)
+    image = picture(24, 8)
+    sample = processor.encode(talk(text("draw"), answer=[drawn(image)]))
+    ids = processor.image_ids
+    assert torch.equal(sample.tiles, stretch(image, 8)[None])
+    assert sample.tile_positions.tolist() == [[0.5, 0.5]]
+    assert sample.draw_tiles.tolist() == [0]
+    assert torch.equal(sample.pictures, stretch(image, 20)[None])
+    assert sample.input_ids[sample.draw_slots].tolist() == [list(ids.slots[:6])]
+    assert (sample.labels[sample.draw_slots] == -100).all()
+    begin, end = sample.draw_slots[0, 0] - 1, sample.draw_slots[0, -1] + 1
+    assert sample.labels[begin] == sample.input_ids[begin] == ids.begin
+    assert sample.input_ids[end] == ids.end
+    assert sample.labels[end] == -100
+
+
+def test_read_and_drawn_pictures_keep_their_order(make_processor, picture):
+    processor = make_processor()
+    wide, one, other = picture(16, 8), picture(8, 8), picture(9, 9)
+    conversation = talk(read(wide), text("and"), read(one), answer=[drawn(other), text("x")])
+    sample = processor.encode(conversation)
+    assert sample.read_tiles.tolist() == [0, 1, 2, 3]
+    assert sample.draw_tiles.tolist() == [4]
+    assert torch.equal(sample.tiles[3], stretch(one, 8))
+    assert torch.equal(sample.tiles[4], stretch(other, 8))
+    assert sample.read_slots.flatten().diff().min() >= 1
+    assert sample.pictures is None
+
+
+def test_text_only_has_empty_tensors_of_the_right_shape(make_processor):
+    sample = make_processor(picture_size=5).encode(talk(text("a cat"), role="document"))
+    shapes = {name: tuple(getattr(sample, name).shape) for name in FIELDS[2:]}
+    assert shapes == {
+        "tiles": (0, 3, 8, 8),
+        "tile_positions": (0, 2),
+        "read_tiles": (0,),
+        "read_slots": (0, 4),
+        "draw_tiles": (0,),
+        "draw_slots": (0, 6),
+        "pictures": (0, 3, 5, 5),
+    }
+    types = [getattr(sample, name).dtype for name in FIELDS]
+    assert types == [
+        *[torch.int64] * 2,
+        torch.uint8,
+        torch.float32,
+        *[torch.int64] * 4,
+        torch.uint8,
+    ]
+
+
+def test_a_reply_is_the_beginning_of_the_trained_sample(make_processor, picture):
+    processor = make_processor(chat_template=INSTRUCT)
+    asked = processor.encode(ask("which digit?", [picture()]), reply=True)
+    question = talk(read(picture()), text("which digit?"), answer=[text("seven")])
+    trained = processor.encode(question)
+    assert trained.input_ids[: asked.num_tokens].tolist() == asked.input_ids.tolist()
+    first = trained.labels[asked.num_tokens :].tolist()
+    assert first == trained.input_ids[asked.num_tokens :].tolist()
+    assert torch.equal(asked.tiles, trained.tiles)
+
+
+def test_pictures_drawn_before_a_reply_keep_tokens_and_have_no_tiles(make_processor, picture):
+    processor = make_processor()
+    image = picture()
+    turns = talk(text("draw"), answer=[drawn(image)]).turns
+    history = Conversation(turns=(*turns, Turn(role="user", parts=(text("again"),))))
+    sample = processor.encode(history, reply=True)
+    assert processor.image_ids.end in sample.input_ids.tolist()
+    assert sample.tiles.shape[0] == sample.draw_tiles.numel() == sample.draw_slots.shape[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("conversation", "message"),
+    [
+        (Conversation(turns=()), "no turns"),
+        (ask(""), "user turn is empty"),
+        (ask(" \n "), "user turn is empty"),
+        (talk(text("a"), text("")), "text is empty"),
+        (talk(text("a <img> b")), "spells a control token"),
+        (talk(text("ends </s> here")), "spells a control token"),
+        (talk(text("<img_00003>")), "spells a control token"),
+        (talk(text("word " * 300)), "longer than max_tokens=200"),
+        (talk(drawn(Image.new("RGB", (2, 2)))), "drawn in a user turn"),
+        (talk(read(Image.new("RGB", (0, 4)))), "no pixels"),
+    ],
+)
+def test_what_cannot_be_encoded_is_skipped_or_answered(make_processor, conversation, message):
+    processor = make_processor()
+    with pytest.raises(SkipSample, match=message) as skipped:
+        processor.encode(conversation)
+    with pytest.raises(RequestError, match=f"{message}.*: ") as refused:
+        processor.encode(conversation, reply=True)
+    assert str(refused.value).startswith(str(skipped.value))
+
+
+def test_the_template_may_spell_control_tokens_where_users_may_not(make_processor):
+    template = ChatTemplate(assistant_suffix="</s>\n", close_with_eos=False)
+    processor = make_processor(chat_template=template)
+    sample = processor.encode(talk(text("a"), answer=[text("b")]))
+    assert sample.labels[-2] == processor.eos_id
+
+
+def test_a_sample_of_exactly_the_longest_length_passes(make_processor):
+    conversation = talk(text("a cat"), role="document")
+    length = make_processor().encode(conversation).num_tokens
+    assert make_processor(max_tokens=length).encode(conversation).num_tokens == length
+    with pytest.raises(SkipSample):
+        make_processor(max_tokens=length - 1).encode(conversation)
+
+
+def test_an_rng_distorts_and_its_absence_does_not(make_processor, picture):
+    processor = make_processor(augment=AffineAugment(rotation=90, shift=0.5), picture_size=8)
+    conversation = talk(read(picture()), answer=[drawn(picture())])
+    plain = processor.encode(conversation)
+    assert_same(plain, make_processor(picture_size=8).encode(conversation))
+    first, second = (processor.encode(conversation, rng=random.Random(5)) for _ in range(2))
+    assert_same(first, second)
+    assert not torch.equal(first.tiles, plain.tiles)
+    assert torch.equal(first.pictures[0], first.tiles[1])
+
+
+def test_a_copy_in_a_worker_encodes_the_same(make_processor, picture):
+    processor = make_processor()
+    conversation = talk(read(picture()), text("which digit?"), answer=[text("7")])
+    sample = processor.encode(conversation)
+    copied = pickle.loads(pickle.dumps(processor))
+    assert not copied._pieces
+    assert_same(copied.encode(conversation), sample)
+
+
+def test_a_text_is_tokenised_once(make_processor, monkeypatch):
+    processor, calls = make_processor(), []
+    encode = processor.tokenizer.encode
+    monkeypatch.setattr(
+        processor.tokenizer, "encode", lambda t, **how: calls.append(t) or encode(t, **how)
+    )
+    for _ in range(3):
+        processor.encode(talk(text("a cat"), role="document"))
+    assert calls == ["a cat"]
+
+
+def test_the_cache_does_not_grow_for_ever(make_processor, monkeypatch):
+    monkeypatch.setattr("mllm_npu.processing.processor._CACHED_PIECES", 4)
+    processor = make_processor()
+    for number in range(20):
+        processor.encode(talk(text(f"number {number}"), role="document"))
+    processor.encode(talk(text("a photo of a cat " * 31), role="document"))
+    assert len(processor._pieces) <= 4
+    assert max(map(len, processor._pieces)) < 20
+
+
+@pytest.mark.parametrize("template", [ChatTemplate(), INSTRUCT, ChatTemplate(system="Be kind.")])
+def test_the_estimate_is_never_too_small(make_processor, picture, template):
+    processor = make_processor(chat_template=template)
+    images = [picture(16, 8), picture(8, 8)]
+    for number in range(3):
+        parts = [*map(read, images[:number]), text("which digit is this?")]
+        answer = [text("it is 7"), *[drawn(picture())] * number]
+        sample = processor.encode(talk(*parts, answer=answer))
+        words = sum(len(processor._tokenize(t)) for t in ("which digit is this?", "it is 7"))
+        sizes = [image.size for image in images[:number]]
+        estimate = processor.estimate_tokens(words, sizes, number)
+        assert sample.num_tokens <= estimate <= sample.num_tokens + 30
+
+
+def test_answers_are_read_without_pictures_and_controls(make_processor):
+    processor = make_processor()
+    encode = processor.tokenizer.encode
+    ids = encode("<s>It is<img><img_00000><img_00001></img> a 7.</s><pad>")
+    assert processor.decode_text(ids) == "It is a 7."
+    assert processor.decode_text(torch.tensor(ids)) == "It is a 7."
+    assert processor.decode_text([]) == ""
+
+
+def test_ids_are_those_of_the_tokenizer(make_processor, tokenizer):
+    processor = make_processor()
+    assert processor.tokenizer is tokenizer
+    assert (processor.pad_id, processor.eos_id) == (0, 2)
+
+
+def test_a_vocabulary_without_begin_and_padding_will_do():
+    trained = train_tokenizer(["a cat"] * 5, vocab_size=270)
+    bare = PreTrainedTokenizerFast(tokenizer_object=trained.backend_tokenizer, eos_token="</s>")
+    add_special_tokens(bare, SpecialTokens(num_slots=8, num_locations=0))
+    processor = make_bare(bare)
+    sample = processor.encode(talk(text("a cat"), role="document"))
+    assert processor.pad_id == processor.eos_id
+    assert processor.decode_text(sample.input_ids[:1]) != ""
+
+
+def make_bare(tokenizer):
+    return Processor(
+        tokenizer=tokenizer,
+        any_resolution=AnyResolution(grids=["1x1"], tile_size=8),
+        chat_template=ChatTemplate(),
+        num_read_tokens=2,
+        num_drawn_tokens=2,
+        max_tokens=50,
+    )
+
+
+@pytest.mark.parametrize("counts", [(9, 1), (1, 9), (0, 1), (1, 0)])
+def test_more_slots_than_the_vocabulary_has_are_refused(make_processor, counts):
+    with pytest.raises(ConfigError, match=r"has 8 image slots"):
+        make_processor(num_read_tokens=counts[0], num_drawn_tokens=counts[1])

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import nn
+
+from mllm_npu.errors import CheckpointError, ConfigError, TrainingError
+from mllm_npu.train.optimizer import (
+    AdamW,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_learning_rate,
+)
+
+
+def make_module():
+    torch.manual_seed(0)
+    return nn.ModuleDict({"encoder": nn.Linear(3, 2), "head": nn.Linear(2, 1)})
+
+
+def step(module, optimizer):
+    module["head"](module["encoder"](torch.ones(1, 3))).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def settings(optimizer):
+    return {
+        name: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for name in group["param_names"]
+    }
+
+
+def test_groups_follow_the_patterns():
+    recipe = AdamW(
+        lr=1.0,
+        weight_decay=0.1,
+        lr_multipliers={"encoder.*": 0.5, "*.bias": 2.0},
+        no_decay=["head.weight"],
+    )
+    assert settings(recipe.build(dict(make_module().named_parameters()))) == {
+        "encoder.weight": (0.5, 0.1),
+        "encoder.bias": (2.0, 0.0),
+        "head.weight": (1.0, 0.0),
+        "head.bias": (2.0, 0.0),
+    }
+
+
+def test_vectors_decay_only_on_request():
+    parameters = dict(make_module().named_parameters())
+    optimizer = AdamW(lr=1.0, weight_decay=0.1, decay_vectors=True).build(parameters)
+    assert {decay for _, decay in settings(optimizer).values()} == {0.1}
+
+
+def test_factor_applies_to_the_peak_of_each_group():
+    optimizer = AdamW(lr=1.0, lr_multipliers={"head.*": 0.1}).build(
+        dict(make_module().named_parameters())
+    )
+    set_learning_rate(optimizer, 0.5)
+    set_learning_rate(optimizer, 0.25)
+    rates = {name: lr for name, (lr, _) in settings(optimizer).items()}
+    assert rates["encoder.weight"] == pytest.approx(0.25)
+    assert rates["head.weight"] == pytest.approx(0.025)
+
+
+def test_state_by_name_continues_exactly_even_in_other_groups():
+    module, other = make_module(), make_module()
+    optimizer = AdamW(lr=0.1).build(dict(module.named_parameters()))
+    step(module, optimizer)
+    state = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer).items()}
+    assert "exp_avg/encoder.weight" in state
+    other.load_state_dict(module.state_dict())
+    # The order of the parameters differs, the settings do not.
+    names = ["head.bias", "encoder.weight", "head.weight", "encoder.bias"]
+    resumed = AdamW(lr=0.1).build({name: other.get_parameter(name) for name in names})
+    load_optimizer_tensors(resumed, state)
+    step(module, optimizer)
+    step(other, resumed)
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, other.get_parameter(name))
+
+
+def test_a_parameter_without_gradients_has_no_state():
+    module = make_module()
+    optimizer = AdamW(lr=0.1).build(dict(module.named_parameters()))
+    module["head"](torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = optimizer_tensors(optimizer)
+    assert {name.split("/")[1] for name in state} == {"head.weight", "head.bias"}
+    load_optimizer_tensors(optimizer, state)
+
+
+def test_refuses_state_of_other_parameters():
+    module = make_module()
+    optimizer = AdamW(lr=0.1).build(dict(module.named_parameters()))
+    step(module, optimizer)
+    state = optimizer_tensors(optimizer)
+    head = AdamW(lr=0.1).build(dict(module["head"].named_parameters(prefix="head")))
+    with pytest.raises(CheckpointError, match=r"encoder\.weight"):
+        load_optimizer_tensors(head, state)
+
+
+def test_refuses_nothing_to_train_and_patterns_without_match():
+    with pytest.raises(TrainingError, match="no parameter is trainable"):
+        AdamW(lr=0.1).build({})
+    with pytest.raises(ConfigError, match="lr_multipliers"):
+        AdamW(lr=0.1, lr_multipliers={"projector.*": 1.0}).build(
+            dict(make_module().named_parameters())
+        )

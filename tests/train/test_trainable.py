@@ -1,0 +1,35 @@
+import pytest
+from torch import nn
+
+from mllm_npu.errors import ConfigError
+from mllm_npu.train.trainable import match_names, set_trainable
+
+
+@pytest.fixture
+def module():
+    return nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+
+
+def test_the_last_pattern_that_matches_decides(module):
+    assert set_trainable(module, ["*", "!encoder.*", "encoder.bias"]) == [
+        "encoder.bias",
+        "head.weight",
+        "head.bias",
+    ]
+    assert not module["encoder"].weight.requires_grad
+    assert module["encoder"].bias.requires_grad
+
+
+def test_no_pattern_freezes_everything(module):
+    assert set_trainable(module, []) == []
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("pattern", ["decoder.*", "!decoder.*", "encoder"])
+def test_a_pattern_without_a_match_is_named(module, pattern):
+    with pytest.raises(ConfigError, match=r"matches no parameter.*encoder"):
+        set_trainable(module, ["*", pattern])
+
+
+def test_star_covers_dots():
+    assert match_names(["a.b.c", "a.d"], "a*c", what="test") == ["a.b.c"]
