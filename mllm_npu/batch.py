@@ -1,7 +1,8 @@
 """The values that travel from the data to the model to the loop: Sample, Batch, Losses.
 
-Shape letters: L tokens of one sample, T tokens of a pack, S sequences of a pack, N tokens with a target,
-I tiles, R tiles that are read, G pictures that are drawn, Q tokens per read tile, P tokens per drawn picture.
+Shape letters: L tokens of one sample, T tokens of a pack, S sequences of a pack, N tokens with a
+target, I tiles, R tiles that are read, G pictures that are drawn, Q tokens per read tile, P tokens
+per drawn picture.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ class Sample:
         input_ids: token ids, int64 [L].
         labels: the ids to be learnt at their own place, IGNORED_LABEL elsewhere, int64 [L].
         tiles: every picture the vision encoder must see, not normalised, uint8 [I, 3, H, W].
-        tile_positions: centre (x, y) of each tile in its picture, 0..1; the whole picture has (.5, .5), float32 [I, 2].
+        tile_positions: centre (x, y) of each tile in its picture, 0..1; the whole picture has
+            (.5, .5), float32 [I, 2].
         read_tiles: indices into tiles of the ones the language model reads, int64 [R].
         read_slots: for each read tile the places in input_ids that take its features, int64 [R, Q].
         draw_tiles: indices into tiles of the pictures the model learns to draw, int64 [G].
-        draw_slots: for each drawn picture the places in input_ids whose states predict its features, int64 [G, P].
-        pictures: the drawn pictures at the image decoder's size where one is trained, else None, uint8 [G, 3, S, S].
+        draw_slots: for each drawn picture the places in input_ids whose states predict its
+            features, int64 [G, P].
+        pictures: the drawn pictures at the image decoder's size where one is trained, else None,
+            uint8 [G, 3, S, S].
         key: name of the row in its shard.
         source: name of the data set.
         task: kind of row (caption, ocr, ...).
@@ -59,14 +63,16 @@ class Sample:
 class Batch:
     """One packed row: several samples end to end, positions instead of masks, never without a tile.
 
-    A pack in which nothing is read (or drawn) carries one blank tile in a last sequence without targets and with
-    draw weight 0, so that every rank runs the same graph.
+    A pack in which nothing is read (or drawn) carries one blank tile in a last sequence without
+    targets and with draw weight 0, so that every rank runs the same graph.
 
     Args:
         input_ids: int64 [T].
         position_ids: place of each token in its own sequence, int64 [T].
-        sequence_ends: cumulative ends of the S sequences without a leading 0, on the host (``[3, 3] -> (3, 6)``).
-        target_positions: places whose state predicts a labelled next token of the same sequence, int64 [N].
+        sequence_ends: cumulative ends of the S sequences without a leading 0, on the host
+            (``[3, 3] -> (3, 6)``).
+        target_positions: places whose state predicts a labelled next token of the same sequence,
+            int64 [N].
         targets: those next tokens, int64 [N].
         target_sequences: sequence number of each target, int64 [N].
         tiles: uint8 [I, 3, H, W].
@@ -118,11 +124,11 @@ class Batch:
         return int(self.targets.numel())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
-        """The same batch with every tensor on ``device``; host-side values stay as they are."""
+        """The same batch with its tensors on ``device``; host-side values stay as they are."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """The same batch in page-locked memory, so that the copy to the device overlaps with work."""
+        """The same batch in page-locked memory, so that copying to the device overlaps with work."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: object) -> Self:
@@ -167,7 +173,10 @@ class Losses:
         """Loss of the step's share of this batch, 0-d.
 
         Args:
-            counts: for each term the number of elements of the whole step (all micro-batches, all ranks).
+            counts: for each term the number of elements of the whole step (all micro-batches, all
+                ranks).
         """
-        parts = [term.weight * term.total / max(counts[name], 1.0) for name, term in self.terms.items()]
+        parts = [
+            term.weight * term.total / max(counts[name], 1.0) for name, term in self.terms.items()
+        ]
         return torch.stack(parts).sum()

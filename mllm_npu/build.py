@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from torch import nn
 
-from mllm_npu.config import Config, read_config, select, write_config
+from mllm_npu.config import Config, read_config, select, to_yaml, write_config
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
 from mllm_npu.distributed.mesh import Mesh
@@ -82,6 +82,7 @@ def build_trainer(config: Config) -> Any:
         config.train,
         objective=objective,
         batches=batches,
+        checkpoints=build_part(config.train.checkpoints, config=to_yaml(config)),
         mesh=mesh,
         device=device,
     )

@@ -141,15 +141,21 @@ def write_config(config: DictConfig, path: Path) -> None:
 
 def to_yaml(config: DictConfig) -> str:
     """The configuration as YAML with every reference resolved."""
-    try:
-        return OmegaConf.to_yaml(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from error
+    return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 
 
 def plain(config: Any) -> Any:
-    """Plain dicts, lists and numbers of a configuration node, resolved."""
-    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    """Plain dicts, lists and numbers of a configuration node, every reference resolved.
+
+    Raises:
+        ConfigError: a reference leads nowhere.
+    """
+    if not OmegaConf.is_config(config):
+        return config
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
 
 
 def select(config: DictConfig, keys: Sequence[str]) -> DictConfig:
@@ -165,24 +171,33 @@ def check_config(config: DictConfig, root: type) -> None:
         ConfigError: with the path, the nearest known key and what is known there.
     """
     _refuse_unknown("", list(config.keys()), [entry.name for entry in fields(root)], root.__name__)
-    _check_node(config, "")
-    missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
+    missing = _check_node(config, "")
     if missing:
         raise ConfigError(f"{', '.join(missing)} has no value. Set it: {missing[0]}=...")
+    plain(config)
 
 
-def _check_node(node: Any, path: str) -> None:
+def _check_node(node: Any, path: str) -> list[str]:
+    """Refuse unknown keys below a node; gives the paths of the values that are missing."""
+    if isinstance(node, DictConfig) and "_target_" in node:
+        target = str(node["_target_"])
+        given = [str(key) for key in node if str(key) not in _HYDRA_KEYS]
+        _refuse_unknown(path, given, constructor_keys(target, path), target)
+    missing: list[str] = []
+    for key, where in _children(node, path):
+        missing += (
+            [where] if OmegaConf.is_missing(node, key) else _check_node(node._get_node(key), where)
+        )
+    return missing
+
+
+def _children(node: Any, path: str) -> list[tuple[Any, str]]:
+    """Keys of a node with their paths; none where the node is a value."""
     if isinstance(node, DictConfig):
-        if "_target_" in node:
-            target = str(node["_target_"])
-            given = [str(key) for key in node if str(key) not in _HYDRA_KEYS]
-            _refuse_unknown(path, given, constructor_keys(target, path), target)
-        for key in node:
-            if not OmegaConf.is_missing(node, key):
-                _check_node(node._get_node(key), f"{path}.{key}" if path else str(key))
-    elif isinstance(node, ListConfig):
-        for index in range(len(node)):
-            _check_node(node._get_node(index), f"{path}[{index}]")
+        return [(key, f"{path}.{key}" if path else str(key)) for key in node]
+    if isinstance(node, ListConfig):
+        return [(index, f"{path}[{index}]") for index in range(len(node))]
+    return []
 
 
 def constructor_keys(target: str, path: str) -> list[str]:
@@ -215,16 +230,11 @@ def _refuse_unknown(path: str, given: Sequence[Any], known: Sequence[str], owner
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, str]]:
     """Every ``_target_`` below a node, with the path of the node that holds it."""
-    children: Sequence[Any] = ()
-    if isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield path, str(node["_target_"])
-        children = list(node)
-    elif isinstance(node, ListConfig):
-        children = range(len(node))
-    for key in children:
+    if isinstance(node, DictConfig) and "_target_" in node:
+        yield path, str(node["_target_"])
+    for key, where in _children(node, path):
         if not OmegaConf.is_missing(node, key):
-            yield from _targets(node._get_node(key), f"{path}.{key}" if path else str(key))
+            yield from _targets(node._get_node(key), where)
 
 
 def _explain_compose(error: Exception) -> str:

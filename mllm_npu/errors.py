@@ -30,7 +30,7 @@ class DataError(MllmNpuError):
     """A data set, shard, index or picture that cannot be read."""
 
 
-class SkipSample(DataError):
+class SkipSample(DataError):  # noqa: N818  # it is a request to skip, not a failure
     """One sample that is left out and counted under its message; the run goes on."""
 
 

@@ -95,7 +95,7 @@ def test_unreadable_files(tmp_path: Path):
     with pytest.raises(ConfigError, match="not there"):
         read_config(tmp_path / "model.yaml", "model")
     (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(ConfigError, match="cannot be read|not a YAML"):
+    with pytest.raises(ConfigError, match="not a YAML"):
         read_config(tmp_path / "bad.yaml", "model")
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ConfigError, match="keys and values"):

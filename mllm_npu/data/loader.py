@@ -7,25 +7,21 @@ step's end, for all ranks.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-import numpy as np
 from torch.utils.data import DataLoader
 
 from mllm_npu.batch import Batch
+from mllm_npu.data.pack_order import PackOrder, Position
 from mllm_npu.data.pack_reader import PackReader, ReadPack
-from mllm_npu.data.plan import Pack, plan_epoch
+from mllm_npu.data.plan import Pack
 from mllm_npu.data.skips import SkipCounter
 from mllm_npu.data.source import SampleSource
 from mllm_npu.errors import CheckpointError, ConfigError, DataError
 from mllm_npu.processing.processor import Processor
 
 STATE_VERSION = 1
-
-Position = tuple[int, int]
-"""Epoch, and packs of that epoch that all ranks together have consumed."""
 
 
 class PackedBatches(Iterator[Batch]):
@@ -65,19 +61,21 @@ class PackedBatches(Iterator[Batch]):
     ) -> None:
         _check(sources, rank, world_size, num_workers, epochs)
         self.sources = tuple(sources)
-        self.tokens_per_pack = tokens_per_pack
-        self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.num_workers = num_workers
         self.epochs = epochs
-        self.samples_per_epoch = samples_per_epoch
-        self._lengths = [source.lengths(processor) for source in self.sources]
+        self._order = PackOrder(
+            sources=self.sources,
+            lengths=[source.lengths(processor) for source in self.sources],
+            tokens_per_pack=tokens_per_pack,
+            seed=seed,
+            samples_per_epoch=samples_per_epoch,
+        )
         self._reader = PackReader(
             sources=self.sources, processor=processor, tokens_per_pack=tokens_per_pack, seed=seed
         )
         self._skips = SkipCounter()
-        self._plans: dict[int, list[Pack]] = {}
         self._position: Position = (0, 0)
         self._packs: Iterator[ReadPack] | None = None
 
@@ -98,26 +96,27 @@ class PackedBatches(Iterator[Batch]):
         if self._packs is None:
             self._packs = self._open()
         read = next(self._packs)
+        try:
+            batch = self._accept(read)
+        except DataError:
+            self.close()
+            raise
+        self._position = self._order.advance(self._position, self.world_size)
+        return batch
+
+    def _accept(self, read: ReadPack) -> Batch:
         if read.batch is None:
             raise DataError(read.failure)
         self._skips.note(read.outcomes)
-        self._position = self._locate(*self._position, ahead=self.world_size)
         return read.batch
 
     def plan(self, epoch: int) -> list[Pack]:
         """All packs of an epoch, the same on every rank."""
-        if epoch not in self._plans:
-            self._plans = {number: p for number, p in self._plans.items() if number == epoch - 1}
-            self._plans[epoch] = plan_epoch(
-                seed=self.seed,
-                epoch=epoch,
-                sizes=[len(source) for source in self.sources],
-                weights=[source.weight for source in self.sources],
-                lengths=self._lengths,
-                tokens_per_pack=self.tokens_per_pack,
-                samples_per_epoch=self.samples_per_epoch,
-            )
-        return self._plans[epoch]
+        return self._order.plan(epoch)
+
+    def close(self) -> None:
+        """Stop the workers; the next batch starts them again at the same position."""
+        self._packs = None
 
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch handed out, the same on every rank at a step's end."""
@@ -126,7 +125,7 @@ class PackedBatches(Iterator[Batch]):
             "version": STATE_VERSION,
             "epoch": epoch,
             "consumed": consumed,
-            "plan": self._fingerprint(),
+            "plan": self._order.fingerprint(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -140,51 +139,26 @@ class PackedBatches(Iterator[Batch]):
                 f"A data position of version {state.get('version')} was given, this is version "
                 f"{STATE_VERSION}. Start the data anew, or use the release that wrote it."
             )
-        if state["plan"] != self._fingerprint():
+        if state["plan"] != self._order.fingerprint():
             raise CheckpointError(
                 "The data position was saved with other sources, weights, seed, tokens_per_pack, "
                 "samples_per_epoch, tokenizer or prompts than are set now, so its packs would "
                 "not be these. Restore that configuration, or start a new run from the weights."
             )
         self._position = (int(state["epoch"]), int(state["consumed"]))
-        self._packs = None
+        self.close()
 
     def _open(self) -> Iterator[ReadPack]:
         """Read this rank's packs from the position on, in this process or in workers."""
-        packs = self._own_packs()
+        packs = self._order.walk(
+            self._position, rank=self.rank, world_size=self.world_size, epochs=self.epochs
+        )
         if self.num_workers == 0:
             return map(self._reader.__getitem__, packs)
         loader = DataLoader(
             self._reader, sampler=_Endless(packs), batch_size=None, num_workers=self.num_workers
         )
         return iter(loader)
-
-    def _own_packs(self) -> Iterator[Pack]:
-        position = self._position
-        while True:
-            epoch, number = self._locate(*position, ahead=self.rank)
-            last, _ = self._locate(*position, ahead=self.world_size - 1)
-            if self.epochs is not None and last >= self.epochs:
-                return
-            yield self.plan(epoch)[number]
-            position = self._locate(*position, ahead=self.world_size)
-
-    def _locate(self, epoch: int, consumed: int, *, ahead: int) -> Position:
-        """The position ``ahead`` packs further; an epoch's end is the next one's start."""
-        consumed += ahead
-        while consumed >= len(self.plan(epoch)):
-            consumed -= len(self.plan(epoch))
-            epoch += 1
-        return epoch, consumed
-
-    def _fingerprint(self) -> str:
-        """What the plan follows from, so that a position is never applied to another plan."""
-        digest = hashlib.sha256()
-        digest.update(f"{self.seed}/{self.tokens_per_pack}/{self.samples_per_epoch}".encode())
-        for source, lengths in zip(self.sources, self._lengths, strict=True):
-            digest.update(f"/{source.name}/{source.weight}/".encode())
-            digest.update(np.ascontiguousarray(lengths, dtype="<i8").tobytes())
-        return digest.hexdigest()[:16]
 
 
 class _Endless:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 RULE = (
     "The highest share judged right on the validation split wins. Settings whose share is lower by "
-    "no more than one standard error (of the best share, with one right and one wrong picture "
-    "added) are ties; among them the highest tie-break value wins. The held-out split is not "
-    "looked at."
+    "no more than one standard error of the best share, or by a single picture, are ties; among "
+    "them the highest tie-break value wins. The held-out split is not looked at."
 )
+
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +38,8 @@ class Trial:
 def choose_trial(trials: Sequence[Trial]) -> Trial:
     """The trial that wins by ``RULE``."""
     best = max(trials, key=lambda trial: trial.judged)
-    # Without the two added drawings a perfect share would have no error at all.
-    share = (best.judged * best.num + 1) / (best.num + 2)
-    noise = math.sqrt(share * (1 - share) / best.num)
+    error = math.sqrt(best.judged * (1 - best.judged) / best.num)
+    # A perfect share would have no error at all, yet the next picture may be wrong.
+    noise = max(error, 1 / best.num) + _ROUNDING
     ties = [trial for trial in trials if trial.judged >= best.judged - noise]
     return max(ties, key=lambda trial: trial.tie_break)

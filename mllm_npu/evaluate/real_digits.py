@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from mllm_npu.data.worlds.digit_scans import load_scans, upsample
+from mllm_npu.data.worlds.world import SPLITS
 from mllm_npu.errors import DataError
 from mllm_npu.evaluate.judge_digits import DigitJudge
 
@@ -56,16 +57,15 @@ def read_scans(world: Path) -> tuple[Mapping[str, Scans], DigitJudge]:
     """
     file = world / "splits.json"
     try:
-        splits: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8"))
-        train = splits["train"]
-    except (OSError, ValueError, KeyError) as error:
+        papers = json.loads(file.read_text(encoding="utf-8"))
+        splits: dict[str, list[int]] = {name: papers[name] for name in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"The splits of the digits world were looked for in {file}, they cannot be read "
             f"({error}). Make the world with `mllm-npu data digits`."
         ) from error
     raw_N88, digits_N = load_scans()
     pictures = [Image.fromarray(pixels).convert("RGB") for pixels in upsample(raw_N88)]
-    judge = DigitJudge(scans=raw_N88[train], digits=digits_N[train].tolist())
     scans = {
         name: Scans(
             pictures=[pictures[number] for number in numbers],
@@ -73,4 +73,5 @@ def read_scans(world: Path) -> tuple[Mapping[str, Scans], DigitJudge]:
         )
         for name, numbers in splits.items()
     }
-    return scans, judge
+    train = scans["train"]
+    return scans, DigitJudge(pictures=train.pictures, digits=train.digits)

@@ -81,7 +81,7 @@ class DrawnFeatures(nn.Module):
                 f"{num_given} vision tokens cannot be averaged to {self.num_tokens} in a row."
             )
         groups = (self.num_tokens, num_given // self.num_tokens)
-        return features_GKV.reshape(len(features_GKV), *groups, -1).mean(2)
+        return features_GKV.reshape(len(features_GKV), *groups, features_GKV.shape[2]).mean(2)
 
     @torch.no_grad()
     def calibrate(self, features_GKV: Tensor) -> None:

@@ -197,7 +197,7 @@ class SEED(GeneralizedMultimodalModel):
 
     def target_features(self, features_GKV: Tensor) -> Tensor:
         """What a drawn picture's features should be, [G, K, V] -> [G, P, V]; no gradient."""
-        return self.drawn_features(features_GKV.detach())
+        return self.drawn_features(features_GKV)
 
     def drawn_hidden(self, batch: Batch, hidden_TD: Tensor) -> Tensor:
         """States at the slots of the drawn pictures, float [G, P, D].
@@ -213,7 +213,7 @@ class SEED(GeneralizedMultimodalModel):
                 "num_drawn_tokens to that."
             )
         states = hidden_TD.index_select(0, batch.draw_slots.flatten())
-        return states.view(*batch.draw_slots.shape, -1)
+        return states.view(*batch.draw_slots.shape, hidden_TD.shape[1])
 
     def _losses(self, batch: Batch, features_IKV: Tensor, hidden_TD: Tensor) -> Losses:
         language, per_target = self._language_term(batch, hidden_TD)

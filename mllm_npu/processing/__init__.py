@@ -1,1 +1,1 @@
-"""Text and pictures to tokens and tiles and back; the same code for training, evaluation and serving."""
+"""Text and pictures to tokens and tiles and back, the same way for every use."""

@@ -1,4 +1,4 @@
-"""The one intermediate form: turns of text and images in reading order, each image read or drawn."""
+"""The one intermediate form: turns of text and images in reading order, read or drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from PIL import Image
 
 Role = Literal["system", "user", "assistant", "document"]
-"""``document`` is raw text without a chat frame, as in captions, interleaved pages and plain text."""
+"""``document`` is raw text without a chat frame, as in captions, pages and plain text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,7 @@ class Conversation:
 
 def ask(question: str, pictures: Sequence[Image.Image] = (), *, system: str = "") -> Conversation:
     """A one-turn conversation that waits for a reply: the pictures first, then the question."""
-    parts: tuple[Part, ...] = (*(ReadImage(picture=p) for p in pictures), *((Text(text=question),) if question else ()))
+    words: tuple[Part, ...] = (Text(text=question),) if question else ()
+    parts: tuple[Part, ...] = (*(ReadImage(picture=picture) for picture in pictures), *words)
     opening = (Turn(role="system", parts=(Text(text=system),)),) if system else ()
     return Conversation(turns=(*opening, Turn(role="user", parts=parts)))

@@ -19,6 +19,24 @@ CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 
 
+class Stopwatch:
+    """Sums wall and processor seconds of what is done around the loop; runs from the start."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Go on counting."""
+        self._begin = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        """Add what has passed since the start."""
+        self.seconds += time.perf_counter() - self._begin[0]
+        self.cpu_seconds += time.process_time() - self._begin[1]
+
+
 def train_experiment(
     overrides: Sequence[str], *, fresh: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> list[Path]:
@@ -57,17 +75,19 @@ def train_stage(
         say(f"{folder} is trained already; --fresh begins again")
         return folder
     write_config(config, folder / CONFIG_FILE)
-    begin, begin_cpu = time.perf_counter(), time.process_time()
+    setup = Stopwatch()
     trainer = build_trainer(config)
     say(f"training {folder}")
-    finished = trainer.run(resume=True)
-    if not finished:
+    setup.stop()
+    if not trainer.run(resume=True):
         say(f"stopped at step {trainer.step}; the same command goes on from there")
         return folder
+    setup.start()
     save_model_folder(trainer.export(), config, folder / "model")
+    setup.stop()
     summary = {
-        "seconds": round(time.perf_counter() - begin, 1),
-        "cpu_seconds": round(time.process_time() - begin_cpu, 1),
+        "seconds": round(trainer.seconds + setup.seconds, 1),
+        "cpu_seconds": round(trainer.cpu_seconds + setup.cpu_seconds, 1),
         "peak_rss_gib": round(peak_rss_gib(), 3),
         "steps": trainer.step,
     }

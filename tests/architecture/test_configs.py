@@ -10,6 +10,8 @@ from mllm_npu.config import CONFIG_FOLDER, ROOTS, load_config
 from mllm_npu.errors import ConfigError
 
 FILES = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
+ADDED = {"lora"}
+"""Groups that are absent unless they are asked for."""
 SMALL = {
     "models/language_model/folder.yaml": {"model_type": "llama", "hidden_size": 96},
     "models/vision_encoder/folder.yaml": {
@@ -29,7 +31,7 @@ def selection(file: str) -> tuple[str, list[str]]:
     if group.startswith("experiment"):
         path = f"{group}/{option}".removeprefix("experiment/")
         return "training", [f"experiment={path}"]
-    return "training", [f"{group}={option}"]
+    return "training", [f"{'+' if group in ADDED else ''}{group}={option}"]
 
 
 def test_there_are_options_of_every_kind():

@@ -8,9 +8,6 @@ FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc", "base"}
 NO_MIRROR = {
     "mllm_npu/errors.py": "empty classes; the messages are tested where they are raised",
     "mllm_npu/models/interfaces.py": "abstract classes; each part is tested by its own mirror",
-    "mllm_npu/train/objectives/objective.py": "an abstract class; each objective has its mirror",
-    "mllm_npu/data/tasks/task.py": "an abstract class; each task has its mirror",
-    "mllm_npu/evaluate/task.py": "an abstract class; each task has its mirror",
 }
 
 

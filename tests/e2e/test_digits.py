@@ -1,4 +1,4 @@
-"""The whole way in miniature: data, three stages, resume, a reply in words, a picture, the report."""
+"""The whole way in miniature: data, three stages, resume, words, a picture, the report."""
 
 import json
 from pathlib import Path

@@ -75,14 +75,16 @@ class Caption(Task):
     def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
         """Reading with the longest prompt, drawing with the longest prompt."""
         caption = longest(_captions(row), count_tokens)
-        forms = []
+        turns, forms = 2 if self.chat else 0, []
         if self.draw_share < 1:
             tokens = caption + longest(self.read_prompts, count_tokens)
-            forms.append(Measure(num_text_tokens=tokens, num_turns=2, reads=(row.picture_size(),)))
+            forms.append(
+                Measure(num_text_tokens=tokens, num_turns=turns, reads=(row.picture_size(),))
+            )
         if self.draw_share > 0:
             frames = [prompt.replace(_SLOT, "") for prompt in self.draw_prompts]
             tokens = caption + longest(frames, count_tokens) + SPLIT_MARGIN
-            forms.append(Measure(num_text_tokens=tokens, num_turns=2, num_drawn=1))
+            forms.append(Measure(num_text_tokens=tokens, num_turns=turns, num_drawn=1))
         return forms
 
 

@@ -35,7 +35,11 @@ class Edit(Task):
         tokens = count_tokens(read_string(row.json(), "instruction"))
         _find(row, "target")
         size = row.picture_size(_find(row, "source"))
-        return [Measure(num_text_tokens=tokens, num_turns=2, reads=(size,), num_drawn=1)]
+        return [
+            Measure(
+                num_text_tokens=tokens, num_turns=2 if self.chat else 0, reads=(size,), num_drawn=1
+            )
+        ]
 
 
 def _find(row: Row, stem: str) -> str:

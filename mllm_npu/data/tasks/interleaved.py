@@ -31,7 +31,7 @@ class Interleaved(Task):
         return [
             Measure(
                 num_text_tokens=sum(count_tokens(text) for text in texts),
-                num_turns=1,
+                num_turns=0,
                 reads=reads,
                 num_drawn=len(pictures) - len(reads),
             )

@@ -42,7 +42,13 @@ class Ocr(Task):
         """The one form it has."""
         texts = _texts(row)
         tokens = sum(count_tokens(text) for text in texts)
-        return [Measure(num_text_tokens=tokens, num_turns=len(texts), reads=(row.picture_size(),))]
+        return [
+            Measure(
+                num_text_tokens=tokens,
+                num_turns=len(texts) if self.chat else 0,
+                reads=(row.picture_size(),),
+            )
+        ]
 
 
 def _texts(row: Row) -> list[str]:

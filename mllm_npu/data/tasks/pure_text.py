@@ -23,7 +23,7 @@ class PureText(Task):
 
     def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
         """The one form it has."""
-        return [Measure(num_text_tokens=count_tokens(_text(row)), num_turns=1)]
+        return [Measure(num_text_tokens=count_tokens(_text(row)), num_turns=0)]
 
 
 def _text(row: Row) -> str:

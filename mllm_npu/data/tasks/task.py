@@ -25,7 +25,7 @@ class Measure:
 
     Args:
         num_text_tokens: tokens of all its texts, an upper bound.
-        num_turns: turns that may carry a chat frame.
+        num_turns: turns with a chat frame; raw documents have none.
         reads: width and height of each picture that is read.
         num_drawn: pictures that are drawn.
     """

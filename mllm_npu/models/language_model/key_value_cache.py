@@ -78,15 +78,13 @@ class KeyValueCache:
         after = self.plan(num_rows, num_new, new_lengths)
         before = self.lengths or (0,) * num_rows
         steps = torch.arange(num_new, device="cpu")
-        positions = torch.tensor(before, device="cpu")[:, None] + steps
-        padding = positions >= torch.tensor(after, device="cpu")[:, None]
+        places = torch.tensor(before, device="cpu")[:, None] + steps
+        last = torch.tensor(after, device="cpu")[:, None] - 1
+        padding = places > last
+        # Padding asks from the row's last place, so that it sees something and stays finite.
+        queries = torch.minimum(places, last).to(device, non_blocking=True)
         padded_now = bool(padding.any())
-        queries = positions.to(device, non_blocking=True)
-        keys = (
-            positions.masked_fill(padding, NEVER_VISIBLE).to(device, non_blocking=True)
-            if padded_now
-            else queries
-        )
+        keys = places.masked_fill(padding, NEVER_VISIBLE).to(device, non_blocking=True)
         first = self._key_positions is None
         self._key_positions = (
             keys if self._key_positions is None else torch.cat([self._key_positions, keys], 1)

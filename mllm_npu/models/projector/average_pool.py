@@ -18,7 +18,9 @@ def pool_grid(features_GKV: Tensor, num_tokens: int) -> Tensor:
     if features_GKV.shape[1] == num_tokens:
         return features_GKV
     side = grid_side(features_GKV.shape[1], part="Grid pooling")
-    grid_GVKK = features_GKV.transpose(1, 2).reshape(len(features_GKV), -1, side, side)
+    grid_GVKK = features_GKV.transpose(1, 2).reshape(
+        len(features_GKV), features_GKV.shape[2], side, side
+    )
     return (
         F.adaptive_avg_pool2d(grid_GVKK, grid_side(num_tokens, part="Grid pooling"))
         .flatten(2)

@@ -68,5 +68,5 @@ class MLPProjector(Projector):
 
     def _join(self, features_IKV: Tensor) -> Tensor:
         rows, square = self._side // self._square, self._square
-        grid = features_IKV.reshape(len(features_IKV), rows, square, rows, square, -1)
+        grid = features_IKV.reshape(len(features_IKV), rows, square, rows, square, self.input_dim)
         return grid.transpose(2, 3).flatten(3).flatten(1, 2)

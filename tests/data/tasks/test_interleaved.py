@@ -25,7 +25,7 @@ def test_parts_keep_their_order_blanks_and_roles(make_row, png, rng):
 def test_measures_read_and_drawn_pictures(make_row, png, count_words):
     row = make_row(json_member={"parts": PARTS}, _0__png=png(20, 10), _1__png=png())
     (form,) = Interleaved().measure(row, count_words)
-    assert (form.num_text_tokens, form.num_turns) == (2, 1)
+    assert (form.num_text_tokens, form.num_turns) == (2, 0)
     assert (form.reads, form.num_drawn) == (((20, 10),), 1)
 
 

@@ -1,0 +1,125 @@
+"""Small worlds, and an engine that knows every answer."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+import torch
+from PIL import Image
+
+from mllm_npu.data.worlds.digits import make_digits
+from mllm_npu.data.worlds.scenes import make_scenes
+from mllm_npu.evaluate.runner import Record, TaskResult
+from mllm_npu.evaluate.task import Example, Task
+from mllm_npu.inference.events import Reply
+from mllm_npu.inference.options import GenerationOptions
+from mllm_npu.processing.conversation import ask
+
+
+@pytest.fixture(scope="session")
+def digits_world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    make_digits(folder, scale=0.1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes_world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    make_scenes(folder, scale=0.05)
+    return folder
+
+
+def make_reply(text="", pictures=()):
+    return Reply(
+        text=text,
+        pictures=tuple(pictures),
+        features=(torch.zeros(1),) * len(pictures),
+        finish_reason="stop",
+        num_prompt_tokens=1,
+        num_new_tokens=1,
+    )
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Oracle:
+    """Stands for an engine: replies to a conversation by its key, or fails to where told.
+
+    Args:
+        replies: (conversation, options) -> Reply.
+    """
+
+    replies: object
+    device: torch.device = CPU
+    asked: list = field(default_factory=list)
+    redraws: list = field(default_factory=list)
+
+    def reply_many(self, conversations, options, progress=None):
+        self.asked.extend(zip(conversations, options, strict=True))
+        for _ in conversations:
+            if progress is not None:
+                progress(1)
+        return [
+            self.replies(conversation, wish)
+            for conversation, wish in zip(conversations, options, strict=True)
+        ]
+
+    def redraw(self, pictures, options):
+        self.redraws.append((len(pictures), options.guidance))
+        return list(pictures)
+
+
+class EchoTask(Task):
+    """Asks for the words it was given."""
+
+    name = "echo"
+    title = "Says it again"
+    citation = "none"
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def examples(self):
+        return [make_example(answer, number) for number, answer in enumerate(self.answers)]
+
+    def score(self, example, reply):
+        return float(reply.text == example.answer)
+
+
+def make_example(answer, number=0, **changes):
+    values = {
+        "name": f"e{number}",
+        "conversation": ask(f"Say {answer}", [Image.new("RGB", (2, 2), "red")]),
+        "answer": answer,
+        "options": GenerationOptions(seed=number),
+    }
+    return Example(**{**values, **changes})
+
+
+def make_record(answer, said, number=0, pictures=(), **changes):
+    return Record(
+        example=make_example(answer, number, **changes),
+        reply=make_reply(said, pictures),
+        understood=said,
+        score=float(answer == said),
+    )
+
+
+def make_result(*pairs):
+    records = [make_record(answer, said, number) for number, (answer, said) in enumerate(pairs)]
+    return TaskResult(task=EchoTask([]), records=tuple(records))
+
+
+def noise_picture(seed, size=(16, 16)):
+    return Image.frombytes("RGB", size, Random(seed).randbytes(3 * size[0] * size[1]))
+
+
+@pytest.fixture(scope="session")
+def fakes():
+    """Everything above, as conftest files cannot be imported."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(**globals())

@@ -1,0 +1,179 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from mllm_npu.evaluate.figure import Figure, Target
+from mllm_npu.evaluate.knob import Trial
+from mllm_npu.evaluate.page import (
+    Choice,
+    Confusion,
+    Gallery,
+    Page,
+    TileRow,
+    make_tile,
+    pick_examples,
+)
+from mllm_npu.evaluate.report import make_report, render_page, write_report
+from mllm_npu.evaluate.training_log import Stage
+
+FIGURES = [
+    Figure(
+        name="draw_judged",
+        title="Drawn digits",
+        value=0.991,
+        num=240,
+        standard_error=0.004,
+        target=Target(limit=0.98, side="least"),
+        citation="A <b>bold</b> source",
+    ),
+    Figure(name="seconds", title="Time", value=500.0, target=Target(limit=420, side="most")),
+]
+STAGES = [
+    Stage(
+        name="vision",
+        curves={"loss": [(1, 2.0), (2, 1.0)]},
+        seconds=44.0,
+        cpu_seconds=80.0,
+        peak_rss_gib=1.2,
+        steps=400,
+    ),
+    Stage(name="mllm", curves={}, seconds=None, cpu_seconds=None, peak_rss_gib=None, steps=7),
+]
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that is not closed or closes another."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+        self.sources = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def result(fakes):
+    return fakes.make_result(("a", "a"), ("b", "<script>alert(1)</script>"))
+
+
+@pytest.fixture
+def page(fakes, result):
+    trials = [Trial(guidance=g, image_steps=10, judged=0.9, num=9, tie_break=g / 7) for g in (1, 2)]
+    tile = make_tile(fakes.noise_picture(0), "drawn", is_wrong=True)
+    return Page(
+        title="A <title>",
+        lead="lead",
+        galleries=[
+            Gallery(
+                title="Drawn",
+                note="note",
+                real_label="real",
+                drawn_label="drawn",
+                rows=[TileRow(label="7", real=[tile], drawn=[tile])],
+            )
+        ],
+        confusions=[
+            Confusion(
+                title="Reading",
+                row_label="a",
+                column_label="b",
+                labels=["0", "1"],
+                counts=[[3, 1, 0], [0, 0, 0]],
+            )
+        ],
+        examples=[pick_examples(result)],
+        choices=[Choice(title="Drawing", tie_break="diversity", trials=trials, chosen=trials[1])],
+    )
+
+
+@pytest.fixture
+def report():
+    return make_report(
+        world="digits",
+        figures=FIGURES,
+        choices={"drawing": {"rule": "r"}},
+        stages=STAGES,
+        device=torch.device("cpu"),
+        seconds=31.26,
+    )
+
+
+def test_the_report_holds_every_figure_by_its_key(report):
+    assert report["figures"] == {"draw_judged": 0.991, "seconds": 500.0}
+    assert [figure["met"] for figure in report["details"]] == [True, False]
+    assert report["evaluate_seconds"] == 31.3
+    assert report["stages"][0] == {
+        "name": "vision",
+        "steps": 400,
+        "seconds": 44.0,
+        "cpu_seconds": 80.0,
+        "peak_rss_gib": 1.2,
+    }
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_the_page_is_well_formed_and_needs_nothing_from_outside(report, page):
+    html = render_page(report, page, STAGES)
+    parser = Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    assert parser.sources
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in parser.sources)
+    assert not re.search(r"url\((?!#)", html)
+    assert "<script" not in html
+
+
+def test_texts_of_models_and_data_are_escaped(report, page):
+    html = render_page(report, page, STAGES)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "A &lt;b&gt;bold&lt;/b&gt; source" in html
+    assert "<h1>A &lt;title&gt;</h1>" in html
+
+
+def test_the_page_says_what_was_met_chosen_and_wrong(report, page):
+    html = render_page(report, page, STAGES)
+    assert html.count('class="pill met"') == 1
+    assert html.count('class="pill missed"') == 1
+    assert html.count('<tr class="chosen">') == 1
+    assert 'class="wrong"' in html
+    assert "1 right, 1 wrong" in html
+    assert html.count("<svg") == len(STAGES)
+
+
+def test_a_page_with_little_to_show_is_a_page_too(page):
+    empty = make_report(
+        world="x", figures=[], choices={}, stages=[], device=torch.device("cpu"), seconds=0.0
+    )
+    html = render_page(empty, Page(title="t", lead="l"), [])
+    assert "Training" not in html
+    assert "What is taken for what" not in html
+
+
+def test_files_are_written_whole(tmp_path, report, page, result):
+    run = tmp_path / "runs" / "digits"
+    write_report(run, report, page, stages=STAGES, results=[result])
+    assert sorted(file.name for file in run.iterdir()) == [
+        "records.jsonl",
+        "report.html",
+        "report.json",
+    ]
+    assert json.loads((run / "report.json").read_text())["figures"] == report["figures"]
+    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    assert [(record["answer"], record["score"]) for record in records] == [("a", 1.0), ("b", 0.0)]
+    assert records[0]["question"] == ["Say a"]
+    assert records[0]["task"] == "echo"

@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from mllm_npu.errors import ConfigError
+from mllm_npu.models.projector.attention_resampler import AttentionResampler
+
+
+def make(**changes):
+    return AttentionResampler(**{"input_dim": 24, "output_dim": 32, "num_queries": 16} | changes)
+
+
+def test_recorded_cases_are_met(golden, take, record_property):
+    tensors, meta = golden("a_attention_resampler")
+    deviations = []
+    for number, case in enumerate(meta["cases"]):
+        if case is None:
+            continue
+        args = case["args"]
+        resampler = AttentionResampler(
+            input_dim=args["kv_dim"] or args["embed_dim"],
+            output_dim=args["embed_dim"],
+            num_queries=args["grid_size"] ** 2,
+            num_heads=args["num_heads"],
+        )
+        weights = take(tensors, f"w.{number}.")
+        torch.testing.assert_close(resampler.pos_embed, weights["pos_embed"], atol=1e-6, rtol=0)
+        resampler.load_state_dict(weights)
+        out = resampler(tensors[f"in.{number}.x"], tensors.get(f"in.{number}.mask"))
+        deviations.append((out - tensors[f"out.{number}.y"]).abs().max().item())
+    record_property("largest_deviation", max(deviations))
+    assert len(deviations) >= 5
+    assert max(deviations) < 1e-6
+
+
+def test_any_square_of_tokens_becomes_the_number_of_queries():
+    resampler = make()
+    for num_tokens in (1, 16, 25):
+        assert resampler(torch.randn(3, num_tokens, 24)).shape == (3, 16, 32)
+
+
+def test_positions_are_saved_and_never_trained():
+    resampler = make()
+    assert "pos_embed" in resampler.state_dict()
+    assert "pos_embed" not in dict(resampler.named_parameters())
+
+
+def test_equal_widths_need_no_input_layer():
+    assert "kv_proj.weight" not in make(input_dim=32).state_dict()
+    assert "kv_proj.weight" in make().state_dict()
+
+
+def test_the_feed_forward_is_there_only_when_asked_for():
+    assert not any("feed_forward" in name for name in make().state_dict())
+    larger = make(feed_forward_ratio=2)
+    assert larger.feed_forward[1].out_features == 64
+    larger(torch.randn(1, 16, 24)).sum().backward()
+    assert all(parameter.grad is not None for parameter in larger.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_queries": 15}, "15"),
+        ({"num_heads": 5}, "num_heads=5"),
+        ({"output_dim": 30, "num_heads": 2}, "30"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**changes)
+
+
+def test_a_row_that_is_no_grid_is_refused():
+    with pytest.raises(ConfigError, match="15"):
+        make()(torch.randn(1, 15, 24))
+
+
+def test_it_builds_without_memory():
+    with torch.device("meta"):
+        resampler = make()
+        assert resampler(torch.randn(2, 25, 24)).is_meta

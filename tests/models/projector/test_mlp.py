@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from mllm_npu.errors import ConfigError
+from mllm_npu.models.projector.mlp import MLPProjector
+
+
+def test_the_recorded_case_is_met(golden, take):
+    tensors, _ = golden("c_mlp_pooling")
+    projector = MLPProjector(input_dim=32, output_dim=24, num_queries=5)
+    projector.load_state_dict(take(tensors, "w.mlp."))
+    torch.testing.assert_close(
+        projector(tensors["in.mlp.x"]), tensors["out.mlp.y"], atol=1e-6, rtol=0
+    )
+
+
+def test_depth_counts_linear_layers():
+    for depth in (1, 3):
+        projector = MLPProjector(input_dim=4, output_dim=8, num_queries=4, depth=depth)
+        linears = [layer for layer in projector.mlp if isinstance(layer, torch.nn.Linear)]
+        assert len(linears) == depth
+        assert projector(torch.randn(2, 4, 4)).shape == (2, 4, 8)
+
+
+def test_neighbours_in_the_picture_are_joined():
+    projector = MLPProjector(input_dim=1, output_dim=8, num_queries=4, num_tokens=16)
+    grid = torch.arange(16.0).view(1, 16, 1)
+    assert projector._join(grid)[0].tolist() == [
+        [0, 1, 4, 5],
+        [2, 3, 6, 7],
+        [8, 9, 12, 13],
+        [10, 11, 14, 15],
+    ]
+    assert projector(grid).shape == (1, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"num_queries": 9, "num_tokens": 16}, "num_tokens=16"),
+        ({"num_queries": 5, "num_tokens": 16}, "got 5"),
+        ({"num_queries": 4, "depth": 0}, "depth"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(sizes, message):
+    with pytest.raises(ConfigError, match=message):
+        MLPProjector(input_dim=4, output_dim=8, **sizes)

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from mllm_npu.errors import RequestError
+from mllm_npu.ops.packing import pack_sequences, to_rows, to_tokens
+
+UNEQUAL = (3, 4, 60, 64, 165)
+
+
+def test_rows_hold_every_token_in_order_and_repeat_the_last_one_as_padding():
+    packing = pack_sequences((2, 5), "cpu")
+    rows = to_rows(torch.arange(5), packing).view(2, 3)
+    assert rows.tolist() == [[2, 3, 4], [0, 1, 1]]
+
+
+@pytest.mark.parametrize("ends", [(4,), (2, 4, 6), (1, 2), UNEQUAL])
+@pytest.mark.parametrize("one_group", [False, True])
+def test_tokens_survive_the_way_to_rows_and_back(ends, one_group):
+    packing = pack_sequences(ends, "cpu", one_group=one_group)
+    tokens = torch.randn(ends[-1], 2)
+    assert torch.equal(to_tokens(to_rows(tokens, packing), packing), tokens)
+
+
+def test_very_unequal_lengths_run_in_groups_with_little_padding():
+    packing = pack_sequences(UNEQUAL, "cpu")
+    assert len(packing.groups) == 3
+    assert packing.gather.numel() < 1.2 * UNEQUAL[-1]
+    assert pack_sequences(UNEQUAL, "cpu", one_group=True).gather.numel() == 5 * 101
+    assert packing.longest == 101
+
+
+def test_equal_lengths_are_not_copied():
+    packing = pack_sequences((3, 6, 9), "cpu")
+    tokens = torch.randn(9, 2)
+    assert packing.in_order
+    assert to_rows(tokens, packing) is tokens
+    assert to_tokens(tokens, packing) is tokens
+
+
+def test_lengths_in_another_order_are_copied_although_nothing_is_padded():
+    assert not pack_sequences((3, 40), "cpu").in_order
+
+
+def test_gradients_equal_those_of_plain_indexing():
+    packing = pack_sequences((2, 5, 6), "cpu")
+    weights = torch.randn(6, 2)
+    plain, ours = (torch.linspace(0, 1, 12).view(6, 2).requires_grad_() for _ in range(2))
+    (plain.index_select(0, packing.gather)[packing.places].square() * weights).sum().backward()
+    (to_tokens(to_rows(ours, packing).square(), packing) * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad)
+
+
+@pytest.mark.parametrize("ends", [(), (3, 3), (3, 2), (0,)])
+def test_ends_that_do_not_rise_are_refused(ends):
+    with pytest.raises(RequestError, match="rising ends"):
+        pack_sequences(ends, "cpu")
