@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mllm_npu.data.packing import pack_first_fit_decreasing
+from mllm_npu.data.packing import pack_evenly
 from mllm_npu.errors import ConfigError
 
 PACKING_WINDOW = 1024
@@ -150,18 +150,15 @@ def _take(*, seed: int, source: int, size: int, start: int, count: int) -> _Inte
 def _pack_windows(
     order: _Integers, tokens: _Integers, tokens_per_pack: int, *, purpose: tuple[str | int, ...]
 ) -> list[Pack]:
-    """Pack window after window; the emptiest pack of each waits for the next one."""
+    """Pack window after window; what fills no pack of one goes into the next one."""
     packs: list[Pack] = []
     waiting: list[int] = []
     for start in range(0, len(order), PACKING_WINDOW):
         stop = min(start + PACKING_WINDOW, len(order))
         members = [*waiting, *range(start, stop)]
         lengths = tokens[members].tolist()
-        groups = pack_first_fit_decreasing(lengths, tokens_per_pack)
-        waiting = []
-        if stop < len(order):
-            emptiest = min(range(len(groups)), key=lambda n: sum(lengths[m] for m in groups[n]))
-            waiting = [members[m] for m in groups.pop(emptiest)]
+        groups, rest = pack_evenly(lengths, tokens_per_pack, is_last=stop == len(order))
+        waiting = [members[m] for m in rest]
         for number in _permutation(len(groups), *purpose, start):
             chosen = order[[members[m] for m in groups[number]]].tolist()
             packs.append(tuple(Pick(*row) for row in chosen))

@@ -27,11 +27,13 @@ class Row:
         members: contents by what stands after that dot (``json``, ``png``, ``0.png``), in the
             order of the shard.
         rendered: pictures that were drawn at read time and stand for members of that name.
+        kept: takes every decoded picture so that it is decoded once; None keeps none.
     """
 
     key: str
     members: Mapping[str, bytes]
     rendered: Mapping[str, Image.Image] = field(default_factory=dict)
+    kept: dict[str, Image.Image] | None = field(default=None, compare=False, repr=False)
 
     def json(self) -> dict[str, Any]:
         """The ``json`` member.
@@ -68,7 +70,7 @@ class Row:
         return stored + [name for name in self.rendered if name not in self.members]
 
     def picture(self, name: str | None = None) -> Image.Image:
-        """A picture as RGB; without a name the first one of the row.
+        """A picture as RGB, not to be changed; without a name the first one of the row.
 
         Raises:
             SkipSample: if it is missing or cannot be read.
@@ -76,10 +78,11 @@ class Row:
         name = self._find(name)
         if name in self.rendered:
             return self.rendered[name]
-        try:
-            return open_picture(self.members[name], max_pixels=MAX_PIXELS)
-        except DataError as error:
-            raise SkipSample("picture cannot be read") from error
+        if self.kept is None:
+            return self._decode(name)
+        if name not in self.kept:
+            self.kept[name] = self._decode(name)
+        return self.kept[name]
 
     def picture_size(self, name: str | None = None) -> tuple[int, int]:
         """Width and height of a picture without decoding it.
@@ -91,6 +94,12 @@ class Row:
         if name in self.rendered:
             return self.rendered[name].size
         return measure_picture(self.members[name])
+
+    def _decode(self, name: str) -> Image.Image:
+        try:
+            return open_picture(self.members[name], max_pixels=MAX_PIXELS)
+        except DataError as error:
+            raise SkipSample("picture cannot be read") from error
 
     def _find(self, name: str | None) -> str:
         if name is None:

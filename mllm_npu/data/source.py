@@ -69,7 +69,8 @@ class ShardSet:
 
     Args:
         shards: a path, or a glob such as ``data/digits/caption/train-*.tar``; sorted by name.
-        cache_rows: whether rows stay in memory once read; for small data sets.
+        cache_rows: whether rows and their decoded pictures stay in memory once used; for small
+            data sets.
 
     Raises:
         DataError: if nothing matches or a shard cannot be indexed.
@@ -106,7 +107,7 @@ class ShardSet:
         shard, place = self._locate(index)
         row = self._readers[shard].read(*self._spans[shard][place])
         if self._cache is not None:
-            self._cache[index] = row
+            row = self._cache[index] = replace(row, kept={})
         return row
 
     def path(self, index: int) -> str:
@@ -128,7 +129,8 @@ class Source(SampleSource):
         shards: a path or a glob of webdataset tars.
         task: what the rows mean.
         weight: share of the samples relative to other sources.
-        cache_rows: whether rows stay in memory once read; for small data sets.
+        cache_rows: whether rows and their decoded pictures stay in memory once used; for small
+            data sets.
 
     Raises:
         ConfigError: if the name is empty or the weight negative.

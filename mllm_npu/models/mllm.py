@@ -197,7 +197,7 @@ class SEED(GeneralizedMultimodalModel):
 
     def target_features(self, features_GKV: Tensor) -> Tensor:
         """What a drawn picture's features should be, [G, K, V] -> [G, P, V]; no gradient."""
-        return self.drawn_features(features_GKV)
+        return self.drawn_features(features_GKV.detach())
 
     def drawn_hidden(self, batch: Batch, hidden_TD: Tensor) -> Tensor:
         """States at the slots of the drawn pictures, float [G, P, D].

@@ -62,6 +62,16 @@ def test_a_rendered_picture_stands_for_a_member(make_row):
     assert rendered.picture_names() == ["0.png"]
 
 
+def test_kept_pictures_are_decoded_once(make_row, png):
+    row = make_row(_0__png=png(), _1__png=b"broken")
+    assert row.picture("0.png") is not row.picture("0.png")
+    keeping = type(row)(key="k", members=row.members, kept={})
+    assert keeping.picture("0.png") is keeping.picture()
+    with pytest.raises(SkipSample):
+        keeping.picture("1.png")
+    assert set(keeping.kept) == {"0.png"}
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_size_is_measured_without_decoding(kind):
     buffer = io.BytesIO()

@@ -44,6 +44,7 @@ def test_cached_rows_are_read_once(shards):
     assert cached.row(1) is cached.row(1)
     assert plain.row(1) is not plain.row(1)
     assert plain.row(1) == cached.row(1)
+    assert cached.row(1).picture() is cached.row(1).picture()
 
 
 def test_a_conversation_bears_the_sources_name(shards):

@@ -7,13 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
+from mllm_npu.data.tasks.caption import Caption
+from mllm_npu.data.tasks.edit import Edit
+from mllm_npu.data.tasks.instruction import Instruction
+from mllm_npu.data.tasks.ocr import Ocr
 from mllm_npu.data.worlds.digits import make_digits
 from mllm_npu.data.worlds.scenes import make_scenes
+from mllm_npu.evaluate.question import answer_text, cut_answer
 from mllm_npu.evaluate.runner import Record, TaskResult
 from mllm_npu.evaluate.task import Example, Task
+from mllm_npu.evaluate.world_rows import read_rows
 from mllm_npu.inference.events import Reply
 from mllm_npu.inference.options import GenerationOptions
-from mllm_npu.processing.conversation import ask
+from mllm_npu.processing.conversation import DrawnImage, ask
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +78,14 @@ class Oracle:
         return list(pictures)
 
 
+@pytest.fixture(scope="session")
+def all_right(digits_world, scenes_world):
+    """Engines that know every answer of a world, by the world's name."""
+    return lambda name, mistakes=(): Oracle(
+        KnowsRows({"digits": digits_world, "scenes": scenes_world}[name], mistakes)
+    )
+
+
 class EchoTask(Task):
     """Asks for the words it was given."""
 
@@ -115,6 +129,43 @@ def make_result(*pairs):
 
 def noise_picture(seed, size=(16, 16)):
     return Image.frombytes("RGB", size, Random(seed).randbytes(3 * size[0] * size[1]))
+
+
+class KnowsRows:
+    """Replies with the right text or picture of every row of a world, by its key.
+
+    Args:
+        world: folder of a world.
+        mistakes: keys that get a wrong reply.
+    """
+
+    def __init__(self, world, mistakes=()):
+        self.right = {}
+        self.mistakes = set(mistakes)
+        for shard in sorted(world.glob("*/*.tar")):
+            kind, split = shard.parent.name, shard.name.split("-")[0]
+            if split != "train":
+                task = TASKS.get(kind)
+                for row in read_rows(world, kind, split) if task else ():
+                    self.right[row.key] = cut_answer(task.to_conversation(row, Random(0)))[1]
+
+    def __call__(self, conversation, options):
+        if conversation.key in self.mistakes:
+            return make_reply("nonsense")
+        answer = self.right[conversation.key]
+        pictures = [part.picture for part in answer if isinstance(part, DrawnImage)]
+        return make_reply(answer_text(answer), pictures)
+
+
+TASKS = {
+    "instruction": Instruction(),
+    "unseen": Instruction(),
+    "question": Instruction(),
+    "draw": Instruction(),
+    "ocr": Ocr(),
+    "edit": Edit(),
+    "caption": Caption(draw_share=0.0, read_prompts=["Describe."], chat=True),
+}
 
 
 @pytest.fixture(scope="session")

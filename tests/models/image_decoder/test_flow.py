@@ -140,3 +140,40 @@ def test_it_builds_without_memory_and_offers_its_blocks():
         losses = decoder.loss(make_pictures(), torch.randn(2, 4, 16))
     assert losses.is_meta
     assert len(decoder.sharding_units()) == 5
+
+
+def test_an_error_weighs_as_an_error_of_the_velocity(monkeypatch):
+    decoder, pictures, seen = make(), make_pictures(64), {}
+    clean = pictures / 127.5 - 1
+
+    def predict(noisy, times, condition):
+        seen["times"] = times / 1000
+        return clean + 0.5
+
+    monkeypatch.setattr(decoder, "_predict_clean", predict)
+    losses = decoder.loss(pictures, torch.randn(64, 4, 16))
+    torch.testing.assert_close(losses, (0.5 / seen["times"].clamp(min=0.1)).square())
+    assert seen["times"].min() < 0.2
+    assert seen["times"].max() > 0.8
+
+
+def test_noise_grows_with_time(monkeypatch):
+    decoder, pictures, seen = make(), make_pictures(64), {}
+    clean = pictures / 127.5 - 1
+
+    def predict(noisy, times, condition):
+        seen.update(noisy=noisy, times=(times / 1000).view(-1, 1, 1, 1))
+        return noisy
+
+    monkeypatch.setattr(decoder, "_predict_clean", predict)
+    decoder.loss(pictures, torch.randn(64, 4, 16))
+    noise = (seen["noisy"] - (1 - seen["times"]) * clean) / seen["times"]
+    assert noise.mean().item() == pytest.approx(0, abs=0.05)
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_cross_attention_sees_the_condition_with_positions():
+    decoder, features, seen = make(), torch.randn(1, 4, 16), {}
+    decoder.unet.register_forward_pre_hook(lambda _, args: seen.update(states=args[2]))
+    decoder._predict_clean(torch.zeros(1, 3, 8, 8), torch.tensor([5.0]), features)
+    assert torch.equal(seen["states"], features + decoder.positions)

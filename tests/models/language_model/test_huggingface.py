@@ -223,3 +223,12 @@ def test_sharding_units_are_the_decoder_blocks(family_config):
         assert (
             "layer" in type(units[0]).__name__.lower() or "block" in type(units[0]).__name__.lower()
         )
+
+
+def test_a_window_that_no_layer_passes_on_limits_the_length(family_config):
+    model = HuggingFaceLanguageModel(config=family_config("mistral"))
+    model._check_layers([5, 5])
+    model._check_length(6)
+    model._check_layers([None, None])
+    with pytest.raises(RequestError, match="at most 5"):
+        model._check_length(6)
