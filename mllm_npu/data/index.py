@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,30 @@ def find_index(shard: str | Path) -> ShardIndex:
         return load_index(shard)
     except DataError:
         return build_index(shard)
+
+
+def index_shards(pattern: str, progress: Callable[[int, int], None] | None = None) -> int:
+    """Bring the index of every shard that matches up to date.
+
+    Args:
+        pattern: a path or a glob.
+        progress: is told shards done and shards in all.
+
+    Returns:
+        Number of samples in them.
+
+    Raises:
+        DataError: if nothing matches, or a shard is broken.
+    """
+    shards = sorted(glob.glob(pattern))
+    if not shards:
+        raise DataError(f"No shard matches {pattern}. Check the path, and quote a glob.")
+    count = 0
+    for done, shard in enumerate(shards, start=1):
+        count += len(find_index(shard))
+        if progress is not None:
+            progress(done, len(shards))
+    return count
 
 
 def load_index(shard: str | Path) -> ShardIndex:

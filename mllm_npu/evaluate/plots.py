@@ -27,6 +27,7 @@ def loss_curves(title: str, curves: Curves) -> str:
 
     mpl.use("Agg")
     from matplotlib.figure import Figure  # noqa: PLC0415 takes a second to import
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415 takes a second to import
 
     style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 9}
     style |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK)
@@ -45,6 +46,9 @@ def loss_curves(title: str, curves: Curves) -> str:
             )
         if all(value > 0 for points in curves.values() for _, value in points):
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
         axes.set_xlabel("step")
         axes.grid(visible=True, alpha=0.2, color=_INK)
         axes.spines[["top", "right"]].set_visible(False)

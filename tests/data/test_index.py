@@ -2,7 +2,15 @@ import os
 
 import pytest
 
-from mllm_npu.data.index import build_index, find_index, index_path, load_index, read_rows
+from mllm_npu.data.index import (
+    build_index,
+    find_index,
+    index_path,
+    index_shards,
+    load_index,
+    read_rows,
+)
+from mllm_npu.data.row import Row
 from mllm_npu.data.shards import write_shard
 from mllm_npu.errors import DataError
 
@@ -108,3 +116,16 @@ def test_members_without_a_key_are_passed_over(tmp_path, make_row):
     index = build_index(path)
     assert len(index) == 1
     assert index.offset.tolist() != [0]
+
+
+def test_every_matching_shard_is_indexed_and_counted(tmp_path):
+    for number in range(3):
+        rows = [Row(key=f"{number}-{n}", members={"txt": b"text"}) for n in range(number + 1)]
+        write_shard(tmp_path / f"{number}.tar", rows)
+    told = []
+    count = index_shards(str(tmp_path / "*.tar"), progress=lambda *numbers: told.append(numbers))
+    assert count == 6
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert all(index_path(tmp_path / f"{number}.tar").is_file() for number in range(3))
+    with pytest.raises(DataError, match="No shard matches"):
+        index_shards(str(tmp_path / "nothing*.tar"))

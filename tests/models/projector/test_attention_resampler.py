@@ -9,7 +9,7 @@ def make(**changes):
     return AttentionResampler(**{"input_dim": 24, "output_dim": 32, "num_queries": 16} | changes)
 
 
-def test_recorded_cases_are_met(golden, take, record_property):
+def test_recorded_cases_are_met(golden, take):
     tensors, meta = golden("a_attention_resampler")
     deviations = []
     for number, case in enumerate(meta["cases"]):
@@ -27,7 +27,6 @@ def test_recorded_cases_are_met(golden, take, record_property):
         resampler.load_state_dict(weights)
         out = resampler(tensors[f"in.{number}.x"], tensors.get(f"in.{number}.mask"))
         deviations.append((out - tensors[f"out.{number}.y"]).abs().max().item())
-    record_property("largest_deviation", max(deviations))
     assert len(deviations) >= 5
     assert max(deviations) < 1e-6
 

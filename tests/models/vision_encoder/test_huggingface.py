@@ -20,7 +20,7 @@ def make_tiles(count=3):
     return torch.randint(0, 256, (count, 3, TILE_SIZE, TILE_SIZE), dtype=torch.uint8)
 
 
-def test_recorded_siglip_features_are_met(golden, take, record_property):
+def test_recorded_siglip_features_are_met(golden, take):
     tensors, meta = golden("d_siglip")
     known = {k: v for k, v in meta["config"].items() if k != "transformers_version"}
     encoder = HuggingFaceVisionEncoder(config=known).eval()
@@ -29,7 +29,6 @@ def test_recorded_siglip_features_are_met(golden, take, record_property):
     encoder.vision_model.load_state_dict(weights)
     pixels = tensors["in.x"]
     out = encoder((pixels * 0.5 + 0.5) * 255)
-    record_property("largest_deviation", (out - tensors["out.y"]).abs().max().item())
     torch.testing.assert_close(out, tensors["out.y"], atol=1e-5, rtol=0)
 
 
