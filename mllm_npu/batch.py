@@ -128,7 +128,7 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """The same batch in page-locked memory, so that copying to the device overlaps with work."""
+        """The same batch in page-locked memory, so that copies to the device overlap with work."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: object) -> Self:

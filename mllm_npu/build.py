@@ -17,6 +17,7 @@ from mllm_npu.device.process import tune_process
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import ConfigError, MllmNpuError
 from mllm_npu.inference.engine import Engine
+from mllm_npu.models.mllm import GeneralizedMultimodalModel
 from mllm_npu.models.weights import load_weights, save_weights
 from mllm_npu.processing.processor import Processor
 
@@ -43,9 +44,19 @@ def build_part(node: Any, **parts: Any) -> Any:
         raise ConfigError(f"{node.get('_target_')} cannot be built: {error}") from error
 
 
-def build_model(config: Config) -> nn.Module:
-    """Compose the model on the default device; ``with torch.device("meta")`` takes no memory."""
-    return build_part(config.models)
+def build_model(config: Config) -> GeneralizedMultimodalModel:
+    """Compose the model on the default device; ``with torch.device("meta")`` takes no memory.
+
+    Raises:
+        ConfigError: a part is missing or does not fit, or it is no multimodal model.
+    """
+    model = build_part(config.models)
+    if not isinstance(model, GeneralizedMultimodalModel):
+        raise ConfigError(
+            f"models._target_ gives a {type(model).__name__}; "
+            "give GeneralizedMultimodalModel, SEED or a class that extends one of them."
+        )
+    return model
 
 
 def build_processor(config: Config) -> Processor:

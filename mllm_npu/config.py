@@ -194,7 +194,7 @@ def _check_node(node: Any, path: str) -> list[str]:
 def _children(node: Any, path: str) -> list[tuple[Any, str]]:
     """Keys of a node with their paths; none where the node is a value."""
     if isinstance(node, DictConfig):
-        return [(key, f"{path}.{key}" if path else str(key)) for key in node]
+        return [(key, f"{path}.{key!s}" if path else str(key)) for key in node]
     if isinstance(node, ListConfig):
         return [(index, f"{path}[{index}]") for index in range(len(node))]
     return []

@@ -49,7 +49,7 @@ def test_a_part_that_does_not_fit_says_both_numbers(world):
 
 def test_a_seed_without_image_decoder_is_refused(world):
     config = composed(world, "models.image_decoder=null")
-    with pytest.raises(ConfigError, match="image_decoder|image decoder"):
+    with pytest.raises(ConfigError, match=r"image_decoder|image decoder"):
         build_model(config)
 
 

@@ -34,16 +34,13 @@ class DigitRows:
         self.split = split
         self.seed = seed
 
-    def captions(self, per_scan: int) -> Iterator[Row]:
-        """Each scan ``per_scan`` times with different captions."""
-        rng, number = self._rng("caption"), 0
-        for scan in self.scans.ids[self.split]:
+    def captions(self) -> Iterator[Row]:
+        """Each scan with its caption."""
+        for number, scan in enumerate(self.scans.ids[self.split]):
             digit = self.scans.digit(scan)
-            for wording in rng.sample(words.CAPTIONS, per_scan):
-                content = {"caption": words.fill(wording, digit), "label": digit}
-                meta = {"kind": "caption", "label": digit, "scans": [scan]}
-                yield self._row("caption", number, {"png": self.scans.png(scan)}, content, meta)
-                number += 1
+            content = {"caption": words.fill(words.CAPTION, digit), "label": digit}
+            meta = {"kind": "caption", "label": digit, "scans": [scan]}
+            yield self._row("caption", number, {"png": self.scans.png(scan)}, content, meta)
 
     def strips(self, count: int) -> Iterator[Row]:
         """Wide strips of two to six digits with a question and the answer "4 0 7"."""
@@ -135,7 +132,10 @@ class DigitRows:
         # Every scan comes once before one comes again, so a test of as many rows asks about all.
         scan = ids[number % len(ids)]
         digit = self.scans.digit(scan)
-        messages = [_ask(_loose(words.READ, rng), "0.png"), _say(words.NUMBERS[digit])]
+        messages = [
+            _ask(words.loosen(words.choose_read_wording(rng), rng), "0.png"),
+            _say(words.NUMBERS[digit]),
+        ]
         return {"0.png": self.scans.png(scan)}, messages, {"label": digit, "scans": [scan]}
 
     def _draw(self, number: int, rng: Random) -> tuple[Pictures, list[Message], Message]:
@@ -170,7 +170,7 @@ class DigitRows:
         seen = self.scans.draw_digit(self.split, digit, rng)
         drawn = self.scans.draw_digit(self.split, digit + step, rng, not_scan=seen)
         messages = [
-            _ask(_loose(words.READ, rng), "0.png"),
+            _ask(words.loosen(words.choose_read_wording(rng), rng), "0.png"),
             _say(words.NUMBERS[digit]),
             _ask(_loose(words.DRAW_NEXT if step else words.DRAW_SAME, rng)),
             _show("1.png"),

@@ -15,18 +15,9 @@ NUMBERS = (
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
 )
 
-CAPTIONS = (
-    "a handwritten {d}",
-    "the digit {d}",
-    "a picture of a handwritten {d}",
-    "the number {d}, written by hand",
-    "a scan of the digit {d}",
-    "a {d}",
-    "an image of the number {d}",
-    "{d}, drawn with a pen",
-    "a small picture of the digit {d}",
-    "someone wrote a {d}",
-)
+CAPTION = "a handwritten {d}"
+"""One wording only: the vision encoder learns from which texts of a batch differ, and two wordings
+of the same digit would count as different things."""
 
 _OPENERS = (
     *("", "Please ", "Now ", "Go ahead and ", "Try to ", "I want you to ", "I would like you to "),
@@ -91,32 +82,39 @@ UNSEEN_DRAW = (
     "What would a small {d} look like on the page?",
 )
 
-READ = (
-    "Which digit is this?",
-    "What digit is this?",
-    "Which number is this?",
-    "What number is shown?",
-    "Which digit is shown here?",
-    "What number do you see?",
-    "Which digit do you see in the picture?",
-    "Read the digit.",
-    "Read this number.",
-    "Please read the digit in the image.",
-    "Name the digit.",
-    "Name the number in the picture.",
-    "Tell me which digit this is.",
-    "Tell me the number you see.",
-    "Can you read this digit?",
-    "What is written here?",
-    "Which digit was written by hand?",
-    "What does the picture show?",
-    "Look at the image. Which digit is it?",
-    "Could you tell me what number this is?",
-    "The digit in the picture is called what?",
-    "What is the number on the page?",
-    "Say which digit it is.",
-    "Do you know this digit?",
-    "Please name this number.",
+_READ_OPENERS = (
+    *("", "Please ", "Now ", "Could you please ", "Can you ", "Would you ", "I want you to "),
+    *("Look at the image and ", "Look here and ", "Take a look and ", "Be so kind and "),
+)
+_READ_VERBS = ("read ", "name ", "tell me ", "say ", "recognize ", "identify ", "write down ")
+_READ_OBJECTS = (
+    *("the digit", "the number", "this digit", "this number", "the digit in the picture"),
+    *("the number on the page", "the handwritten digit", "which digit this is", "what you see"),
+    *("what number is shown", "the digit you see", "which number it is", "what is written here"),
+    *("the number that was written", "what digit the picture shows", "the digit of this image"),
+)
+_READ_QUESTIONS = (
+    *("which digit is this", "what digit is this", "which number is this", "what number is this"),
+    *("what number is shown", "which digit is shown here", "what number do you see"),
+    *("which digit do you see in the picture", "what is written here", "what does it say"),
+    *("which digit was written by hand", "what does the picture show", "which digit is it"),
+    *("what is the number on the page", "do you know this digit", "what do you see on this page"),
+    *("the digit in the picture is called what", "what does this page show", "which one is it"),
+    *("which digit has somebody drawn", "what figure is in the image", "is there a digit to see"),
+    *("how do you call this number", "what would you call the digit", "which number did I write"),
+)
+_READ_STARTS = (
+    *(
+        "",
+        "",
+        "",
+        "look at the image. ",
+        "tell me, ",
+        "here is a picture: ",
+        "so ",
+        "a quick one: ",
+    ),
+    *("I wonder, ", "look: ", "please help me, ", "one more scan. "),
 )
 UNSEEN_READ = (
     "Look at the picture and tell me the digit.",
@@ -205,6 +203,23 @@ def draw_wordings() -> tuple[str, ...]:
         for opener in _QUESTION_OPENERS:
             composed[_capital(f"{opener}{verb}{thing}{tail}?")] = None
     return (*composed, *_FREE_DRAW)
+
+
+def read_wordings() -> tuple[str, ...]:
+    """All training wordings that ask which digit a picture shows."""
+    orders = itertools.product(_READ_OPENERS, _READ_VERBS, _READ_OBJECTS)
+    questions = itertools.product(dict.fromkeys(_READ_STARTS), _READ_QUESTIONS)
+    composed = dict.fromkeys(_capital(f"{''.join(order)}.") for order in orders)
+    composed |= dict.fromkeys(_capital(f"{''.join(question)}?") for question in questions)
+    return tuple(composed)
+
+
+def choose_read_wording(rng: Random) -> str:
+    """One training wording, half of them questions."""
+    if rng.random() < 0.5:
+        return _capital(rng.choice(_READ_STARTS) + rng.choice(_READ_QUESTIONS) + "?")
+    order = rng.choice(_READ_OPENERS) + rng.choice(_READ_VERBS) + rng.choice(_READ_OBJECTS)
+    return _capital(order + ".")
 
 
 def choose_draw_wording(rng: Random) -> str:

@@ -13,16 +13,16 @@ from mllm_npu.data.worlds.digit_words import NUMBERS, UNSEEN_DRAW, number_senten
 from mllm_npu.data.worlds.world import SPLITS, Progress, Split, World, WorldWriter, pack_json
 from mllm_npu.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 NUM_SLOTS = 16
 _SHARES = {
-    "read": 0.35,
-    "draw": 0.35,
-    "sum": 0.13,
-    "larger": 0.05,
+    "read": 0.24,
+    "draw": 0.36,
+    "sum": 0.25,
+    "larger": 0.04,
     "draw_larger": 0.02,
     "look_then_draw": 0.05,
-    "strip": 0.05,
+    "strip": 0.04,
 }
 _DRAWS_PER_UNSEEN_WORDING = 20
 
@@ -31,10 +31,9 @@ def make_digits(
     folder: str | Path,
     *,
     seed: int = 0,
-    captions_per_scan: int = 2,
     num_strips: int = 3000,
     num_pages: int = 3000,
-    num_conversations: int = 5000,
+    num_conversations: int = 8000,
     scale: float = 1.0,
     vocab_size: int = 600,
     progress: Progress | None = None,
@@ -48,7 +47,6 @@ def make_digits(
     Args:
         folder: where; an earlier world there is replaced.
         seed: of what is composed.
-        captions_per_scan: captions of each training scan.
         num_strips: training rows of wide strips.
         num_pages: training rows of interleaved documents.
         num_conversations: training rows of chats.
@@ -69,15 +67,14 @@ def make_digits(
     sizes = {split: tuple(_scaled(n, scale) for n in given) for split, given in sizes.items()}
     num_scans = {split: len(ids) for split, ids in scans.ids.items()}
     unseen_draws = _scaled(_DRAWS_PER_UNSEEN_WORDING, scale)
-    total = (captions_per_scan - 1) * num_scans["train"] + 2 * sum(num_scans.values())
+    total = 2 * sum(num_scans.values())
     total += sum(map(sum, sizes.values())) + len(UNSEEN_DRAW) * unseen_draws + 2000
     writer = WorldWriter(folder=Path(folder), total=total, progress=progress)
     for split in SPLITS:
         rows = DigitRows(scans=scans, split=split, seed=seed)
         strips, pages, conversations = sizes[split]
         counts = _shared(conversations) if conversations else _test_counts(scans, scale)
-        per_scan = captions_per_scan if split == "train" else 1
-        writer.write("caption", split, rows.captions(per_scan))
+        writer.write("caption", split, rows.captions())
         writer.write("ocr", split, rows.strips(strips))
         writer.write("interleaved", split, rows.pages(pages))
         writer.write("text", split, _sentences(split, scale))
@@ -86,7 +83,6 @@ def make_digits(
             writer.write("unseen", split, rows.unseen_wordings(unseen_draws))
     settings = {
         "seed": seed,
-        "captions_per_scan": captions_per_scan,
         "num_strips": num_strips,
         "num_pages": num_pages,
         "num_conversations": num_conversations,

@@ -17,7 +17,7 @@ def drawing():
 
 def test_there_are_wordings_enough(drawing):
     assert len(drawing) > 300
-    assert len(set(words.READ)) >= 20
+    assert len(set(words.read_wordings())) >= 300
     assert len(set(words.SUM)) >= 12
     assert len(set(words.UNSEEN_DRAW)) >= 10
     assert len(set(words.UNSEEN_READ)) >= 5
@@ -30,13 +30,13 @@ def test_unseen_wordings_are_not_among_those_for_training(drawing):
     def bare(wording):
         return wording.lower().rstrip(".?")
 
-    training = {bare(wording) for wording in (*drawing, *words.READ)}
+    training = {bare(wording) for wording in (*drawing, *words.read_wordings())}
     for wording in (*words.UNSEEN_DRAW, *words.UNSEEN_READ):
         assert bare(wording) not in training
 
 
 def test_unseen_wordings_are_made_of_words_that_training_has(drawing):
-    known = words_of((*drawing, *words.READ, *words.SUM, *words.LARGER, *words.STRIP))
+    known = words_of((*drawing, *words.read_wordings(), *words.SUM, *words.LARGER, *words.STRIP))
     assert words_of(words.UNSEEN_DRAW + words.UNSEEN_READ) - {"d"} <= known
 
 
@@ -46,6 +46,12 @@ def test_draw_wordings_have_one_slot_and_name_no_other_digit(drawing):
         names = words_of([wording.replace("{d}", "")])
         assert not names & set(words.NUMBERS), wording
         assert not re.search(r"\d", wording)
+
+
+def test_chosen_questions_are_training_wordings_and_vary():
+    chosen = [words.choose_read_wording(Random(seed)) for seed in range(600)]
+    assert set(chosen) <= set(words.read_wordings())
+    assert len(set(chosen)) > 300
 
 
 def test_chosen_wordings_are_training_wordings_and_vary(drawing):

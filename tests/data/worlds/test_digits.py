@@ -98,9 +98,7 @@ def test_a_scale_out_of_range_is_refused(tmp_path, scale):
 
 
 def test_the_full_world_has_what_the_report_needs(tmp_path):
-    world = make_digits(
-        tmp_path, captions_per_scan=1, num_strips=5, num_pages=5, num_conversations=20
-    )
+    world = make_digits(tmp_path, num_strips=5, num_pages=5, num_conversations=20)
     test = [row.json()["meta"] for row in rows_of(tmp_path, "instruction", "test")]
     counts = {kind: sum(meta["kind"] == kind for meta in test) for kind in ("read", "sum", "draw")}
     assert counts == {"read": 360, "sum": 300, "draw": 200}
