@@ -25,6 +25,8 @@ from mllm_npu import __version__
 from mllm_npu.errors import MllmNpuError, RequestError
 
 EXIT_REFUSED = 2
+EXIT_STOPPED = 130
+"""Training was interrupted and can go on; the number shells give a command that Ctrl-C ends."""
 
 app = typer.Typer(
     name="mllm-npu",
@@ -80,10 +82,11 @@ def train(
     ] = False,
 ) -> None:
     """Train an experiment: every stage of it, each from where it stopped."""
-    folders = later("train.stages").train_experiment(
-        overrides or [], fresh=fresh, say=console.print
-    )
-    console.print(f"done: {folders[-1]}")
+    stages = later("train.stages")
+    *_, last = stages.train_experiment(overrides or [], fresh=fresh, say=console.print)
+    if not stages.is_finished(last):
+        raise typer.Exit(EXIT_STOPPED)
+    console.print(f"done: {last}")
 
 
 @app.command(epilog="Example: `mllm-npu evaluate runs/digits`")

@@ -31,7 +31,7 @@ def make_report(
     device: torch.device,
     seconds: float,
 ) -> dict[str, Any]:
-    """The content of report.json.
+    """The content of report.json; every figure is a key of its own, and again under "figures".
 
     Args:
         world: name of the data set.
@@ -41,9 +41,11 @@ def make_report(
         device: where the model ran.
         seconds: wall time of the evaluation.
     """
+    values = {figure.name: figure.value for figure in figures}
     return {
+        **values,
         "world": world,
-        "figures": {figure.name: figure.value for figure in figures},
+        "figures": values,
         "details": [figure.to_json() for figure in figures],
         "choices": dict(choices),
         "stages": [

@@ -42,41 +42,53 @@ def train_experiment(
 ) -> list[Path]:
     """Train every stage of an experiment that is not finished yet.
 
+    A stage that is stopped ends the experiment: the next one would start from what is not there.
+
     Args:
         overrides: Hydra overrides; those beside ``experiment=`` hold for every stage.
         fresh: forget what the stage folders hold and begin again.
         say: is told in one line what happens.
 
     Returns:
-        The folders of the stages, in order.
+        The folders of the stages that were reached, in order.
 
     Raises:
-        ConfigError: a stage folder holds a run of another configuration.
+        ConfigError: a stage folder holds a run of another configuration, or something else.
     """
     config = load_config("training", overrides)
     others = [text for text in overrides if not text.lstrip("+").startswith("experiment=")]
     stages = [load_config("training", [f"experiment={name}", *others]) for name in config.stages]
-    return [train_stage(stage, fresh=fresh, say=say) for stage in stages or [config]]
+    stages = stages or [config]
+    folders = [Path(stage.run_dir) for stage in stages]
+    if len(set(folders)) < len(folders):
+        raise ConfigError(
+            f"run_dir={folders[0]} was asked for, and {len(folders)} stages need a folder each. "
+            "Set output_dir or name instead."
+        )
+    for stage, folder in zip(stages, folders, strict=True):
+        _forget(folder) if fresh else _refuse_other_config(stage, folder)
+    reached: list[Path] = []
+    for stage in stages:
+        reached.append(train_stage(stage, say=say))
+        if not is_finished(reached[-1]):
+            break
+    return reached
 
 
-def train_stage(
-    config: Config, *, fresh: bool = False, say: Callable[[str], None] = lambda _: None
-) -> Path:
+def train_stage(config: Config, *, say: Callable[[str], None] = lambda _: None) -> Path:
     """Train one stage to its end, resume it, or leave it alone when it is finished.
 
     Returns:
         The stage folder: config.yaml, metrics.jsonl, checkpoints/, model/, summary.json.
     """
     folder = Path(config.run_dir)
-    if fresh and folder.exists():
-        shutil.rmtree(folder)
     _refuse_other_config(config, folder)
-    if (folder / SUMMARY_FILE).is_file():
+    if is_finished(folder):
         say(f"{folder} is trained already; --fresh begins again")
         return folder
-    write_config(config, folder / CONFIG_FILE)
     setup = Stopwatch()
     trainer = build_trainer(config)
+    write_config(config, folder / CONFIG_FILE)
     say(f"training {folder}")
     setup.stop()
     if not trainer.run(resume=True):
@@ -95,11 +107,28 @@ def train_stage(
     return folder
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a stage folder holds a stage that was trained to its end."""
+    return (folder / SUMMARY_FILE).is_file()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON under a temporary name, then rename."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _forget(folder: Path) -> None:
+    """Delete a stage folder, but never a folder that is something else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file()):
+        raise ConfigError(
+            f"--fresh was asked for, and {folder} holds no run ({CONFIG_FILE} is not in it), so it "
+            "is not deleted. Give another run_dir, or empty it yourself."
+        )
+    shutil.rmtree(folder)
 
 
 def _refuse_other_config(config: Config, folder: Path) -> None:
