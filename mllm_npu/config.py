@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.part_numbers import language_number, vision_number
 
 Config = DictConfig
 """A composed configuration; other files import this name, so that only this one knows OmegaConf."""
@@ -252,63 +252,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _register_resolvers() -> None:
-    for name, resolver in (("vision", _vision_number), ("language", _language_number)):
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
-
-
-def _vision_number(field_name: str, encoder: DictConfig) -> int:
-    """``${vision:width,${..vision_encoder}}``: width, num_tokens or tile_size of an encoder."""
-    values = _huggingface_values(encoder)
-    inner = values.get("vision_config") or values
-    size, patch = inner.get("image_size"), inner.get("patch_size")
-    if size is None and inner.get("num_patches") and patch:
-        size = round(inner["num_patches"] ** 0.5) * patch
-    numbers = {
-        "width": inner.get("hidden_size"),
-        "tile_size": size,
-        "num_tokens": (size // patch) ** 2 if size and patch else None,
-    }
-    return _known_number(field_name, numbers, "vision encoder")
-
-
-def _language_number(field_name: str, model: DictConfig) -> int:
-    """``${language:width,${..language_model}}``: width of a language model."""
-    values = _huggingface_values(model)
-    inner = values.get("text_config") or values
-    width = next(
-        (inner[key] for key in ("hidden_size", "n_embd", "d_model", "dim") if inner.get(key)), None
-    )
-    return _known_number(field_name, {"width": width}, "language model")
-
-
-def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int:
-    if numbers.get(field_name) is None:
-        known = ", ".join(key for key, value in numbers.items() if value is not None)
-        raise ConfigError(
-            f"the {field_name} of the {part} is not in its configuration (there is: {known}). "
-            "Write the number."
+    """Make ``${vision:FIELD,${..vision_encoder}}`` and ``${language:FIELD,...}`` known."""
+    for name, resolver in (("vision", vision_number), ("language", language_number)):
+        OmegaConf.register_new_resolver(
+            name,
+            lambda field_name, part, resolver=resolver: resolver(field_name, plain(part)),
+            replace=True,
         )
-    return int(numbers[field_name])
-
-
-def _huggingface_values(part: DictConfig) -> dict[str, Any]:
-    """Numbers of a part: inline ``config`` over its folder's over the family's defaults."""
-    values: dict[str, Any] = {}
-    if part.get("path"):
-        file = Path(part["path"]) / "config.json"
-        if not file.is_file():
-            raise ConfigError(
-                f"{file} was asked for and is not there. Give a folder saved by save_pretrained."
-            )
-        values.update(json.loads(file.read_text(encoding="utf-8")))
-    values.update(plain(part.get("config")) or {})
-    families = importlib.import_module("transformers").CONFIG_MAPPING
-    model_type = values.get("model_type")
-    if model_type not in families:
-        near = difflib.get_close_matches(str(model_type), list(families.keys()), n=3)
-        raise ConfigError(
-            f"model_type {model_type!r} is not a family transformers knows. "
-            f"Near: {', '.join(near) or 'none'}."
-        )
-    defaults: dict[str, Any] = families[model_type]().to_dict()
-    return defaults | values

@@ -1,0 +1,86 @@
+"""Numbers of parts that other parts must match: widths, tokens, tile sizes, from configurations."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mllm_npu.errors import ConfigError
+
+
+def vision_number(field_name: str, encoder: Mapping[str, Any]) -> int:
+    """A number of a vision encoder.
+
+    Args:
+        field_name: width, num_tokens or tile_size.
+        encoder: its configuration, with ``config`` or ``path``.
+
+    Raises:
+        ConfigError: it is not known, or the configuration cannot be read.
+    """
+    values = _huggingface_values(encoder)
+    inner = values.get("vision_config") or values
+    size, patch = inner.get("image_size"), inner.get("patch_size")
+    if size is None and inner.get("num_patches") and patch:
+        size = round(inner["num_patches"] ** 0.5) * patch
+    numbers = {
+        "width": inner.get("hidden_size"),
+        "tile_size": size,
+        "num_tokens": (size // patch) ** 2 if size and patch else None,
+    }
+    return _known_number(field_name, numbers, "vision encoder")
+
+
+def language_number(field_name: str, model: Mapping[str, Any]) -> int:
+    """A number of a language model.
+
+    Args:
+        field_name: width.
+        model: its configuration, with ``config`` or ``path``.
+
+    Raises:
+        ConfigError: it is not known, or the configuration cannot be read.
+    """
+    values = _huggingface_values(model)
+    inner = values.get("text_config") or values
+    width = next(
+        (inner[key] for key in ("hidden_size", "n_embd", "d_model", "dim") if inner.get(key)), None
+    )
+    return _known_number(field_name, {"width": width}, "language model")
+
+
+def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int:
+    if numbers.get(field_name) is None:
+        known = ", ".join(key for key, value in numbers.items() if value is not None)
+        raise ConfigError(
+            f"the {field_name} of the {part} is not in its configuration (there is: {known}). "
+            "Write the number."
+        )
+    return int(numbers[field_name])
+
+
+def _huggingface_values(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of a part: inline ``config`` over its folder's over the family's defaults."""
+    values: dict[str, Any] = {}
+    if part.get("path"):
+        file = Path(part["path"]) / "config.json"
+        if not file.is_file():
+            raise ConfigError(
+                f"{file} was asked for and is not there. Give a folder saved by save_pretrained."
+            )
+        values.update(json.loads(file.read_text(encoding="utf-8")))
+    values.update(part.get("config") or {})
+    families = importlib.import_module("transformers").CONFIG_MAPPING
+    model_type = values.get("model_type")
+    if model_type not in families:
+        near = difflib.get_close_matches(str(model_type), list(families.keys()), n=3)
+        raise ConfigError(
+            f"model_type {model_type!r} is not a family transformers knows. "
+            f"Near: {', '.join(near) or 'none'}."
+        )
+    defaults: dict[str, Any] = families[model_type]().to_dict()
+    return defaults | values

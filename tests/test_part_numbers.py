@@ -1,0 +1,43 @@
+import json
+
+import pytest
+
+from mllm_npu.errors import ConfigError
+from mllm_npu.part_numbers import language_number, vision_number
+
+SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 96, "image_size": 16, "patch_size": 4}
+
+
+@pytest.mark.parametrize(("field", "value"), [("width", 96), ("tile_size", 16), ("num_tokens", 16)])
+def test_numbers_of_an_inline_configuration(field, value):
+    assert vision_number(field, {"config": SIGLIP}) == value
+
+
+def test_defaults_of_the_family_count():
+    assert vision_number("width", {"config": {"model_type": "siglip_vision_model"}}) == 768
+    assert language_number("width", {"config": {"model_type": "llama"}}) == 4096
+
+
+def test_an_encoder_that_counts_patches_instead_of_pixels():
+    config = {"model_type": "siglip2_vision_model", "num_patches": 16, "patch_size": 4}
+    assert vision_number("tile_size", {"config": config}) == 16
+    assert vision_number("num_tokens", {"config": config}) == 16
+
+
+def test_a_language_model_that_names_its_width_differently():
+    assert language_number("width", {"config": {"model_type": "gpt2", "n_embd": 48}}) == 48
+
+
+def test_a_folder_and_what_is_written_over_it(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(SIGLIP))
+    assert vision_number("width", {"path": str(tmp_path)}) == 96
+    assert vision_number("width", {"path": str(tmp_path), "config": {"hidden_size": 32}}) == 32
+
+
+def test_what_cannot_be_known_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="colour"):
+        vision_number("colour", {"config": SIGLIP})
+    with pytest.raises(ConfigError, match="save_pretrained"):
+        vision_number("width", {"path": str(tmp_path)})
+    with pytest.raises(ConfigError, match="llama"):
+        language_number("width", {"config": {"model_type": "lama"}})
