@@ -12,10 +12,11 @@ from hydra.utils import instantiate
 from torch import nn
 
 from mllm_npu.config import Config, read_config, select, to_yaml, write_config
+from mllm_npu.data.worlds.recipes import VERSIONS, check_data
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
 from mllm_npu.distributed.mesh import Mesh
-from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.errors import ConfigError, MllmNpuError, WeightsError
 from mllm_npu.inference.engine import Engine
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
 from mllm_npu.models.weights import load_weights, save_weights
@@ -41,7 +42,9 @@ def build_part(node: Any, **parts: Any) -> Any:
     except HydraException as error:
         raise _own_error(error) from error
     except TypeError as error:
-        raise ConfigError(f"{node.get('_target_')} cannot be built: {error}") from error
+        raise ConfigError(
+            f"{node.get('_target_')} cannot be built: {error}. See: mllm-npu config"
+        ) from error
 
 
 def build_model(config: Config) -> GeneralizedMultimodalModel:
@@ -74,6 +77,7 @@ def build_trainer(config: Config) -> Any:
         MllmNpuError: whatever part cannot be built says why.
     """
     require_world(config)
+    build_part(config.generation)  # used after training only, and must not fail then
     tune_process(config.threads)
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
@@ -104,17 +108,20 @@ def require_world(config: Config) -> None:
 
     Raises:
         ConfigError: ``world_dir`` is not there.
+        DataError: it is half made, or of another version.
     """
     folder = Path(config.world_dir)
     if not folder.is_dir():
+        known = [name for name in (folder.name, str(config.name)) if name in VERSIONS]
         raise ConfigError(
             f"world_dir={folder} was asked for and is not there. "
-            f"Make it: mllm-npu data {folder.name} --out {folder}"
+            f"Make it: mllm-npu data {(*known, 'digits')[0]} --out {folder}"
         )
+    check_data(folder)
 
 
 def check_fit(model: Any, processor: Processor) -> None:
-    """Refuse a processor whose ids or slots do not fit the model.
+    """Refuse a processor whose ids, slots, tiles or lengths do not fit the model.
 
     Raises:
         ConfigError: with both numbers.
@@ -125,11 +132,28 @@ def check_fit(model: Any, processor: Processor) -> None:
             f"the tokenizer has {num_ids} tokens, the language model {vocab_size} rows. "
             "Set models.language_model.config.vocab_size, or take the tokenizer of the model."
         )
-    read, given = model.projector.num_queries, processor.num_read_tokens
-    if read != given:
+    drawn = getattr(model, "drawn_features", None)
+    pairs = [
+        ("num_read_tokens", processor.num_read_tokens, model.projector.num_queries),
+        (
+            "any_resolution.tile_size",
+            processor.any_resolution.tile_size,
+            model.vision_encoder.tile_size,
+        ),
+    ]
+    if drawn is not None:
+        pairs.append(("num_drawn_tokens", processor.num_drawn_tokens, drawn.num_tokens))
+    for name, given, needed in pairs:
+        if given != needed:
+            raise ConfigError(
+                f"processor.{name}={given} does not fit the model, which needs {needed}. "
+                f"Set processor.{name}={needed}."
+            )
+    longest = model.language_model.max_tokens
+    if longest is not None and processor.max_tokens > longest:
         raise ConfigError(
-            f"the projector gives {read} tokens per tile, the processor leaves room for {given}. "
-            "Set processor.num_read_tokens to the projector's number."
+            f"processor.max_tokens={processor.max_tokens} was asked for, the language model takes "
+            f"at most {longest} positions. Lower the first, or choose a model of more positions."
         )
 
 
@@ -137,17 +161,28 @@ def save_model_folder(model: nn.Module, config: Config, folder: Path) -> None:
     """Write everything that answering needs: weights, configuration, tokenizer.
 
     The folder appears whole or not at all, and its configuration names its own tokenizer.
+
+    Raises:
+        WeightsError: it cannot be written.
     """
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_weights(partial, model)
-    shutil.copytree(config.tokenizer.path, partial / "tokenizer")
     described = select(config, MODEL_KEYS)
     described.tokenizer.path = "tokenizer"
     described.processor.augment = None
-    write_config(described, partial / MODEL_FILE)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        save_weights(partial, model)
+        shutil.copytree(config.tokenizer.path, partial / "tokenizer")
+        write_config(described, partial / MODEL_FILE)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise WeightsError(
+            f"The model cannot be written to {folder}: {error}. Make room on its disk; the same "
+            "command writes it from the last checkpoint."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def find_model_folder(run: Path) -> Path:
@@ -181,16 +216,20 @@ def load_engine(folder: Path, device: str = "auto") -> tuple[Engine, Config]:
     tune_process("auto")
     processor = build_processor(config)
     model = build_model(config)
+    check_fit(model, processor)
     load_weights(model, folder)
     return Engine(model=model, processor=processor, device=pick_device(device)), config
 
 
-def _own_error(error: BaseException) -> MllmNpuError:
-    """The package's own error inside Hydra's, or Hydra's as one of ours."""
-    cause: BaseException | None = error
-    while cause is not None:
+def _own_error(error: BaseException) -> BaseException:
+    """What lies behind Hydra's error: ours, refused arguments as one of ours, or a bug as it is."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    for cause in causes:
         if isinstance(cause, MllmNpuError):
             return cause
-        cause = cause.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return ConfigError(f"a part cannot be built: {' '.join(lines)}")
+    if len(causes) > 1 and not isinstance(causes[-1], TypeError | ValueError):
+        return causes[-1]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ConfigError(f"a part cannot be built: {' '.join(lines)}. See: mllm-npu config")

@@ -22,7 +22,10 @@ from rich.progress import (
 )
 
 from mllm_npu import __version__
-from mllm_npu.errors import MllmNpuError, RequestError
+from mllm_npu.errors import MllmNpuError
+
+_UsageError: Any = typer.BadParameter.__base__
+"""What a wrong option or argument raises; typer exports only this child of it."""
 
 EXIT_REFUSED = 2
 EXIT_STOPPED = 130
@@ -92,7 +95,9 @@ def train(
 @app.command(epilog="Example: `mllm-npu evaluate runs/digits`")
 def evaluate(
     run: Run,
-    limit: Annotated[int | None, typer.Option(help="Examples per task, for a quick look.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Examples per task, for a quick look.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a run on held-out data; writes report.json and report.html into it."""
@@ -136,7 +141,10 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one prompt with text, pictures or both."""
-    pictures = _open(images)
+    files = later("inference.picture_files")
+    path = out or Path("picture.png")
+    files.check_name(path)
+    pictures = files.open_pictures(images or [])
     build = later("build")
     engine, config = build.load_engine(build.find_model_folder(run))
     options = _options(
@@ -149,7 +157,7 @@ def generate(
         temperature=temperature,
     )
     reply = engine.reply(later("processing.conversation").ask(prompt, pictures), options)
-    saved = _save(reply.pictures, out or Path("picture.png"))
+    saved = [str(path) for path in files.save_pictures(reply.pictures, path)]
     if as_json:
         typer.echo(
             json.dumps(
@@ -158,8 +166,8 @@ def generate(
         )
     else:
         typer.echo(reply.text)
-        for path in saved:
-            console.print(f"picture: {path}")
+        for name in saved:
+            console.print(f"picture: {name}")
 
 
 @app.command(epilog="Example: `mllm-npu chat runs/digits`")
@@ -169,14 +177,13 @@ def chat(
     out: Annotated[Path, typer.Option(help="Folder for drawn pictures.")] = Path("pictures"),
 ) -> None:
     """Talk in the terminal: text and pictures in, text and pictures out, turn by turn."""
+    files = later("inference.picture_files")
+    files.check_folder(out)
+    pictures = files.open_pictures(images or [])
     build = later("build")
     engine, config = build.load_engine(build.find_model_folder(run))
     later("inference.terminal").chat(
-        engine,
-        options=build.build_part(config.generation),
-        pictures=_open(images),
-        open_picture=lambda path: _open([path])[0],
-        folder=out,
+        engine, options=build.build_part(config.generation), pictures=pictures, folder=out
     )
 
 
@@ -247,32 +254,10 @@ def _make_world(module: str, function: str, out: Path, seed: int) -> None:
     console.print(f"made {out}")
 
 
-def _open(paths: Sequence[Path] | None) -> list[Any]:
-    for path in paths or []:
-        if not path.is_file():
-            raise RequestError(
-                f"the picture {path} was asked for and is not there. Check the path."
-            )
-    return [later("processing.image_transform").open_picture(path) for path in paths or []]
-
-
 def _options(defaults: Any, **asked: Any) -> Any:
     return dataclasses.replace(
         defaults, **{key: value for key, value in asked.items() if value is not None}
     )
-
-
-def _save(pictures: Sequence[Any], out: Path) -> list[str]:
-    """Save drawn pictures as PNG; several get a number before the ending."""
-    saved = []
-    for number, picture in enumerate(pictures):
-        path = out if len(pictures) == 1 else out.with_stem(f"{out.stem}-{number + 1}")
-        if path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
-            raise RequestError(f"--out {path} has no picture ending. Use .png, .jpg or .webp.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-        saved.append(str(path))
-    return saved
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -284,18 +269,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="mllm-npu")
+        code = app(args=typed or ["--help"], prog_name="mllm-npu", standalone_mode=False)
     except MllmNpuError as error:
-        _complain(f"{type(error).__name__}: {error}")
-        return EXIT_REFUSED
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-    return 0
+        return _refuse(type(error).__name__, str(error))
+    except _UsageError as error:
+        said = error.format_message().strip().rstrip(".")
+        if not said:  # a command group by itself has shown its help
+            return EXIT_REFUSED
+        path = error.ctx.command_path if error.ctx else "mllm-npu"
+        return _refuse("UsageError", f"{said}. See: {path} --help")
+    except typer.Abort:
+        return EXIT_STOPPED
+    return code if isinstance(code, int) else 0
 
 
-def _complain(message: str) -> None:
-    sys.stderr.write(" ".join(message.split()) + "\n")
+def _refuse(kind: str, message: str) -> int:
+    sys.stderr.write(f"{kind}: {' '.join(message.split())}\n")
+    return EXIT_REFUSED
 
 
 if __name__ == "__main__":

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mllm_npu.errors import ConfigError
+from mllm_npu.arguments import TARGET, Part, argument_names, check_arguments, check_types
+from mllm_npu.errors import ConfigError, MllmNpuError
 from mllm_npu.part_numbers import language_number, vision_number
 
 Config = DictConfig
 """A composed configuration; other files import this name, so that only this one knows OmegaConf."""
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
-_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
+_HYDRA_KEYS = {TARGET, "_partial_", "_convert_", "_recursive_"}
+_ROOMS_OF_A_MODEL = ("mllm_npu.models.", "mllm_npu.processing.", "mllm_npu.inference.")
+"""What a model folder may name; the rest of the package writes files and starts runs."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainRoot:
     """Everything ``mllm-npu train`` needs; ``configs/training.yaml`` fills it.
 
@@ -44,36 +45,36 @@ class TrainRoot:
             ``_target_``.
     """
 
-    name: str = "???"
-    stage: str = "single"
+    name: str | int
+    stage: str | int = "single"
     stages: list[str] = field(default_factory=list)
     output_dir: str = "runs"
-    run_dir: str = "???"
-    world_dir: str = "???"
+    run_dir: str
+    world_dir: str
     seed: int = 0
     device: str = "auto"
-    threads: Any = "auto"
+    threads: int | Literal["auto"] = "auto"
     initialise_from: str | None = None
-    tokenizer: Any = None
-    processor: Any = None
-    models: Any = None
-    lora: Any = None
-    dataset: Any = None
-    objective: Any = None
-    train: Any = None
-    generation: Any = None
+    tokenizer: Part
+    processor: Part
+    models: Part
+    lora: Part | None = None
+    dataset: Part
+    objective: Part
+    train: Part
+    generation: Part
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ModelRoot:
     """What a model folder's ``model.yaml`` says: enough to answer and draw."""
 
-    name: str = "???"
-    tokenizer: Any = None
-    processor: Any = None
-    models: Any = None
-    lora: Any = None
-    generation: Any = None
+    name: str | int
+    tokenizer: Part
+    processor: Part
+    models: Part
+    lora: Part | None = None
+    generation: Part
     world_dir: str | None = None
 
 
@@ -94,17 +95,18 @@ def load_config(root: str = "training", overrides: Sequence[str] = ()) -> DictCo
     try:
         with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
             config = compose(root, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # Hydra raises a bare ValueError for a group that is set to null or to a number.
         raise ConfigError(_explain_compose(error)) from error
     check_config(config, ROOTS[root])
     return config
 
 
 def read_config(path: Path, root: str) -> DictConfig:
-    """Read a resolved YAML written by ``write_config``; its targets must lie in this package.
+    """Read a resolved YAML written by ``write_config``; its targets must be parts of a model.
 
-    A model folder may come from anywhere, so a ``_target_`` outside ``mllm_npu`` is refused:
-    building it would run code that the data names.
+    A model folder may come from anywhere, so a ``_target_`` outside these rooms is refused, and so
+    is a reference: they would run code, or read this machine's environment, as the data says.
 
     Raises:
         ConfigError: the file is missing, is not YAML, has unknown keys or foreign targets.
@@ -121,22 +123,37 @@ def read_config(path: Path, root: str) -> DictConfig:
         raise ConfigError(f"{path} is not a YAML file that can be read: {error}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path} holds {type(config).__name__}, expected keys and values.")
-    for where, target in _targets(config, ""):
-        if not target.startswith("mllm_npu."):
+    for where, value in _walk(config, ""):
+        if where.endswith(TARGET) and not str(value).startswith(_ROOMS_OF_A_MODEL):
             raise ConfigError(
-                f"{path}: {where}._target_ is {target!r}; a model folder may only name parts of "
-                "mllm_npu. Load code of your own from Python, not from a folder."
+                f"{path}: {where} is {value!r}; a model folder may only name parts of "
+                "mllm_npu models. Load code of your own from Python, not from a folder."
+            )
+        if isinstance(value, str) and "${" in value:
+            raise ConfigError(
+                f"{path}: {where} is the reference {value!r}; a model folder holds values only. "
+                "Take the model.yaml that mllm-npu train has written."
             )
     check_config(config, ROOTS[root])
     return config
 
 
 def write_config(config: DictConfig, path: Path) -> None:
-    """Write a configuration with every reference resolved, under a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a configuration with every reference resolved, under a temporary name first.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     partial = path.with_suffix(".partial")
-    partial.write_text(to_yaml(config), encoding="utf-8")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(to_yaml(config), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error}. Choose a folder that can be written, on a disk "
+            "with room."
+        ) from error
 
 
 def to_yaml(config: DictConfig) -> str:
@@ -155,7 +172,7 @@ def plain(config: Any) -> Any:
     try:
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from error
+        raise ConfigError(_explain_reference(error)) from error
 
 
 def select(config: DictConfig, keys: Sequence[str]) -> DictConfig:
@@ -165,28 +182,32 @@ def select(config: DictConfig, keys: Sequence[str]) -> DictConfig:
 
 
 def check_config(config: DictConfig, root: type) -> None:
-    """Refuse unknown keys (``+key`` included) and missing values, naming their path.
+    """Refuse unknown keys (``+key`` included), missing values and values of another type.
 
     Raises:
-        ConfigError: with the path, the nearest known key and what is known there.
+        ConfigError: with the path, and the nearest known key or what is needed there.
     """
-    _refuse_unknown("", list(config.keys()), [entry.name for entry in fields(root)], root.__name__)
-    missing = _check_node(config, "")
+    known = [entry.name for entry in fields(root)]
+    needed = [e.name for e in fields(root) if e.default is MISSING and e.default_factory is MISSING]
+    _refuse_unknown("", list(config.keys()), known, root.__name__)
+    missing = [name for name in needed if name not in config] + _missing(config, "")
     if missing:
         raise ConfigError(f"{', '.join(missing)} has no value. Set it: {missing[0]}=...")
-    plain(config)
+    values = plain(config)
+    check_types(values, root, "")
+    check_arguments(values, "")
 
 
-def _check_node(node: Any, path: str) -> list[str]:
+def _missing(node: Any, path: str) -> list[str]:
     """Refuse unknown keys below a node; gives the paths of the values that are missing."""
-    if isinstance(node, DictConfig) and "_target_" in node:
-        target = str(node["_target_"])
+    if isinstance(node, DictConfig) and TARGET in node:
+        target = str(node[TARGET])
         given = [str(key) for key in node if str(key) not in _HYDRA_KEYS]
-        _refuse_unknown(path, given, constructor_keys(target, path), target)
+        _refuse_unknown(path, given, argument_names(target, path), target)
     missing: list[str] = []
     for key, where in _children(node, path):
         missing += (
-            [where] if OmegaConf.is_missing(node, key) else _check_node(node._get_node(key), where)
+            [where] if OmegaConf.is_missing(node, key) else _missing(node._get_node(key), where)
         )
     return missing
 
@@ -200,23 +221,6 @@ def _children(node: Any, path: str) -> list[tuple[Any, str]]:
     return []
 
 
-def constructor_keys(target: str, path: str) -> list[str]:
-    """Names that the constructor or function behind ``_target_`` takes.
-
-    Raises:
-        ConfigError: nothing is importable under that name.
-    """
-    module, _, name = target.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{path}._target_ is {target!r}, which cannot be imported ({error}). "
-            "Check the spelling."
-        ) from error
-    return [name for name in inspect.signature(function).parameters if name != "self"]
-
-
 def _refuse_unknown(path: str, given: Sequence[Any], known: Sequence[str], owner: str) -> None:
     for key in given:
         if key not in known:
@@ -228,23 +232,34 @@ def _refuse_unknown(path: str, given: Sequence[Any], known: Sequence[str], owner
             )
 
 
-def _targets(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every ``_target_`` below a node, with the path of the node that holds it."""
-    if isinstance(node, DictConfig) and "_target_" in node:
-        yield path, str(node["_target_"])
+def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a node that is no node itself, with its path; references as written."""
     for key, where in _children(node, path):
-        if not OmegaConf.is_missing(node, key):
-            yield from _targets(node._get_node(key), where)
+        child = node._get_node(key)
+        if isinstance(child, DictConfig | ListConfig) and not OmegaConf.is_interpolation(node, key):
+            yield from _walk(child, where)
+        else:
+            yield where, child._value()
 
 
 def _explain_compose(error: Exception) -> str:
     """One line of what Hydra says, and what to do; an unknown option lists the ones there are."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(str(error).split("Config search path:")[0].split())
     cause = getattr(error, "__cause__", None)
-    text = " ".join(lines)
     if cause is not None and str(cause) not in text:
         text = f"{text} ({_first_line(cause)})"
-    return f"the configuration cannot be composed: {text} See what there is: mllm-npu config --help"
+    return f"the configuration cannot be composed: {text} See what there is: mllm-npu config"
+
+
+def _explain_reference(error: OmegaConfBaseException) -> str:
+    """Our own error inside OmegaConf's, or where its reference leads nowhere."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, MllmNpuError):
+        cause = cause.__cause__
+    where = f"{error.full_key}: " if error.full_key else ""
+    if cause is not None:
+        return f"{where}{cause}"
+    return f"{where}{_first_line(error)}. The part it refers to is missing; see: mllm-npu config"
 
 
 def _first_line(error: BaseException) -> str:

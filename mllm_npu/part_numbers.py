@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ def vision_number(field_name: str, encoder: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: it is not known, or the configuration cannot be read.
     """
-    values = _huggingface_values(encoder)
+    values = _huggingface_values(encoder, "vision encoder")
     inner = values.get("vision_config") or values
+    _require_numbers(inner, ("image_size", "patch_size", "num_patches", "hidden_size"))
     size, patch = inner.get("image_size"), inner.get("patch_size")
     if size is None and inner.get("num_patches") and patch:
         size = round(inner["num_patches"] ** 0.5) * patch
@@ -39,18 +40,19 @@ def language_number(field_name: str, model: Mapping[str, Any]) -> int:
     """A number of a language model.
 
     Args:
-        field_name: width.
+        field_name: width or vocab_size.
         model: its configuration, with ``config`` or ``path``.
 
     Raises:
         ConfigError: it is not known, or the configuration cannot be read.
     """
-    values = _huggingface_values(model)
+    values = _huggingface_values(model, "language model")
     inner = values.get("text_config") or values
-    width = next(
-        (inner[key] for key in ("hidden_size", "n_embd", "d_model", "dim") if inner.get(key)), None
-    )
-    return _known_number(field_name, {"width": width}, "language model")
+    names = ("hidden_size", "n_embd", "d_model", "dim")
+    _require_numbers(inner, names)
+    width = next((inner[key] for key in names if inner.get(key)), None)
+    numbers = {"width": width, "vocab_size": inner.get("vocab_size")}
+    return _known_number(field_name, numbers, "language model")
 
 
 def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int:
@@ -63,8 +65,19 @@ def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int
     return int(numbers[field_name])
 
 
-def _huggingface_values(part: Mapping[str, Any]) -> dict[str, Any]:
+def _require_numbers(values: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        value = values.get(name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"{name}={value!r} was asked for. Give a whole number from 1 on.")
+
+
+def _huggingface_values(part: Any, what: str) -> dict[str, Any]:
     """Numbers of a part: inline ``config`` over its folder's over the family's defaults."""
+    if not isinstance(part, Mapping):
+        raise ConfigError(
+            f"the {what} is {part!r}, and other parts take their widths from it. Give a part."
+        )
     values: dict[str, Any] = {}
     if part.get("path"):
         file = Path(part["path"]) / "config.json"
@@ -72,7 +85,7 @@ def _huggingface_values(part: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"{file} was asked for and is not there. Give a folder saved by save_pretrained."
             )
-        values.update(json.loads(file.read_text(encoding="utf-8")))
+        values.update(_read_json(file))
     values.update(part.get("config") or {})
     families = importlib.import_module("transformers").CONFIG_MAPPING
     model_type = values.get("model_type")
@@ -84,3 +97,11 @@ def _huggingface_values(part: Mapping[str, Any]) -> dict[str, Any]:
         )
     defaults: dict[str, Any] = families[model_type]().to_dict()
     return defaults | values
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}. Save the part again.") from error
+    return values if isinstance(values, dict) else {}

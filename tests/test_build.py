@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from omegaconf import OmegaConf
 from mllm_npu.build import (
     build_model,
     build_part,
+    build_processor,
     check_fit,
     find_model_folder,
     load_engine,
@@ -14,7 +16,7 @@ from mllm_npu.build import (
     save_model_folder,
 )
 from mllm_npu.config import load_config
-from mllm_npu.errors import ConfigError, WeightsError
+from mllm_npu.errors import ConfigError, DataError, WeightsError
 from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
 from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
 from mllm_npu.processing.tokenizer import train_tokenizer
@@ -48,8 +50,10 @@ def test_a_part_that_does_not_fit_says_both_numbers(world):
 
 
 def test_a_seed_without_image_decoder_is_refused(world):
-    config = composed(world, "models.image_decoder=null")
-    with pytest.raises(ConfigError, match=r"image_decoder|image decoder"):
+    with pytest.raises(ConfigError, match=r"models\.image_decoder=null"):
+        composed(world, "models.image_decoder=null")
+    config = composed(world, "~models.image_decoder")
+    with pytest.raises(ConfigError, match="image_decoder"):
         build_model(config)
 
 
@@ -64,24 +68,74 @@ def test_missing_argument_names_the_target():
         build_part(node)
 
 
+def test_a_bug_in_a_part_is_not_called_a_configuration_error():
+    inner = OmegaConf.create({"_target_": "operator.truediv", "_args_": [1, 0]})
+    node = OmegaConf.create({"_target_": "builtins.dict", "value": inner})
+    with pytest.raises(ZeroDivisionError):
+        build_part(node)
+
+
 def test_missing_world_says_how_to_make_it(tmp_path):
     config = composed(tmp_path / "digits")
     with pytest.raises(ConfigError, match="mllm-npu data digits"):
         require_world(config)
 
 
-class Part:
-    def __init__(self, **values):
-        self.__dict__.update(values)
+FITTING = {
+    "tokenizer": range(10),
+    "num_read_tokens": 4,
+    "num_drawn_tokens": 9,
+    "max_tokens": 64,
+    "any_resolution": SimpleNamespace(tile_size=16),
+}
 
 
-def test_processor_and_model_must_agree():
-    model = Part(language_model=Part(vocab_size=10), projector=Part(num_queries=4))
-    with pytest.raises(ConfigError, match=r"11.*10"):
-        check_fit(model, Part(tokenizer=range(11), num_read_tokens=4))
-    with pytest.raises(ConfigError, match=r"4.*9"):
-        check_fit(model, Part(tokenizer=range(10), num_read_tokens=9))
-    check_fit(model, Part(tokenizer=range(10), num_read_tokens=4))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer": range(11)}, r"11 tokens.*10 rows"),
+        ({"num_read_tokens": 9}, r"num_read_tokens=9 does not fit.*needs 4"),
+        ({"num_drawn_tokens": 0}, r"num_drawn_tokens=0 does not fit.*needs 9"),
+        ({"any_resolution": SimpleNamespace(tile_size=32)}, r"tile_size=32 .*needs 16"),
+        ({"max_tokens": 65}, r"max_tokens=65.*at most 64"),
+    ],
+)
+def test_processor_and_model_must_agree(change, message):
+    model = SimpleNamespace(
+        language_model=SimpleNamespace(vocab_size=10, max_tokens=64),
+        projector=SimpleNamespace(num_queries=4),
+        vision_encoder=SimpleNamespace(tile_size=16),
+        drawn_features=SimpleNamespace(num_tokens=9),
+    )
+    check_fit(model, SimpleNamespace(**FITTING))
+    with pytest.raises(ConfigError, match=message):
+        check_fit(model, SimpleNamespace(**{**FITTING, **change}))
+
+
+def test_a_reader_with_the_processor_of_its_configuration_fits(world):
+    """Nothing is drawn, so no room for drawn pictures is asked for."""
+    config = composed(world, "models=mllm_tiny", "objective=comprehension")
+    with torch.device("meta"):
+        check_fit(build_model(config), build_processor(config))
+    assert config.processor.num_drawn_tokens == 0
+
+
+def test_training_is_refused_on_a_half_made_world(world, tmp_path):
+    (tmp_path / "world.json.partial").touch()
+    with pytest.raises(DataError, match="not finished"):
+        require_world(composed(tmp_path))
+    assert require_world(composed(world)) is None
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(world, tmp_path):
+    config = composed(world)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        save_model_folder(build_model(config), config, tmp_path / "file" / "model")
+    config.tokenizer.path = str(tmp_path / "gone")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        save_model_folder(build_model(config), config, tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_saved_folder_answers_alone(world, tmp_path):

@@ -41,3 +41,20 @@ def test_what_cannot_be_known_is_refused(tmp_path):
         vision_number("width", {"path": str(tmp_path)})
     with pytest.raises(ConfigError, match="llama"):
         language_number("width", {"config": {"model_type": "lama"}})
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        vision_number("width", {"path": str(tmp_path)})
+
+
+@pytest.mark.parametrize("part", [None, 5, "siglip"])
+def test_a_part_that_is_none_is_refused(part):
+    with pytest.raises(ConfigError, match="vision encoder is"):
+        vision_number("width", part)
+    with pytest.raises(ConfigError, match="language model is"):
+        language_number("width", part)
+
+
+@pytest.mark.parametrize("value", ["abc", 0, -4, 16.5])
+def test_a_size_that_is_no_number_is_named(value):
+    with pytest.raises(ConfigError, match="image_size="):
+        vision_number("tile_size", {"config": {**SIGLIP, "image_size": value}})

@@ -25,7 +25,7 @@ class BlankTile:
     Args:
         tile_size: pixels of a tile's edge.
         num_read_tokens: Q.
-        num_drawn_tokens: P.
+        num_drawn_tokens: P; 0 for a model that only reads and needs no stand-in.
         token_id: fills the blank sequence; its embeddings carry no loss.
         picture_size: pixels of a drawn picture's edge where an image decoder is trained, else None.
     """
@@ -83,15 +83,16 @@ def collate(samples: Sequence[Sample], *, blank: BlankTile) -> Batch:
     """
     num_drawn = sum(sample.draw_tiles.numel() for sample in samples)
     reads_none = not any(sample.read_tiles.numel() for sample in samples)
+    draws_none = not num_drawn and blank.num_drawn_tokens > 0
     rows = list(samples)
-    if reads_none or not num_drawn:
-        rows.append(blank.sample(read=reads_none, drawn=not num_drawn))
+    if reads_none or draws_none:
+        rows.append(blank.sample(read=reads_none, drawn=draws_none))
     lengths = [row.num_tokens for row in rows]
     ends = tuple(itertools.accumulate(lengths))
     starts = [end - length for end, length in zip(ends, lengths, strict=True)]
     tile_starts = [0, *itertools.accumulate(len(row.tiles) for row in rows)][:-1]
     target_positions, targets, target_sequences = _shift_targets(rows, starts)
-    num_rows = max(num_drawn, 1)
+    num_rows = num_drawn + draws_none
     return Batch(
         input_ids=torch.cat([row.input_ids for row in rows]),
         position_ids=torch.cat([torch.arange(length) for length in lengths]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,8 @@ def _signature(shard: str | Path) -> dict[str, str]:
         state = Path(shard).stat()
     except OSError as error:
         raise DataError(f"Shard {shard} cannot be read: {error.strerror}.") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise DataError(f"Shard {shard} was asked for and is no file. Give a tar, or a glob.")
     return {
         "version": str(INDEX_VERSION),
         "size": str(state.st_size),

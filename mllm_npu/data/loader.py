@@ -60,6 +60,8 @@ class PackedBatches(Iterator[Batch]):
         samples_per_epoch: int | None = None,
     ) -> None:
         _check(sources, rank, world_size, num_workers, epochs)
+        if tokens_per_pack < 1:
+            raise ConfigError(f"tokens_per_pack={tokens_per_pack} was asked for. Use 1 or more.")
         self.sources = tuple(sources)
         self.rank = rank
         self.world_size = world_size

@@ -48,20 +48,26 @@ def write_shard(path: str | Path, rows: Iterable[Row]) -> int:
         Number of rows written.
 
     Raises:
-        DataError: if a key holds a dot or a row has no members.
+        DataError: if a key holds a dot, a row has no members or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     num_rows = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as archive:
             for row in rows:
                 _add_row(archive, row)
                 num_rows += 1
         partial.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"Shard {path} cannot be written: {error}. "
+            "Choose a folder that can be written, on a disk with room."
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.is_file():
+            partial.unlink()
     return num_rows
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mllm_npu.errors import DataError
 from mllm_npu.evaluate.figure import Figure, format_value
 from mllm_npu.evaluate.knob import RULE
 from mllm_npu.evaluate.machine import describe_machine, list_versions
@@ -114,7 +115,14 @@ def _record_lines(results: Sequence[TaskResult]) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        if partial.is_file():
+            partial.unlink()
+        raise DataError(
+            f"The report {path} cannot be written: {error}. Make its folder writable, with room."
+        ) from error

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mllm_npu.data.worlds.world import load_world
+from mllm_npu.data.worlds.recipes import require_world
 from mllm_npu.errors import DataError
 from mllm_npu.evaluate.digits_suite import TARGETS as DIGITS_TARGETS
 from mllm_npu.evaluate.digits_suite import DigitsSuite
@@ -61,7 +61,7 @@ def evaluate_run(
         DataError: if there is no such world, or it has no suite.
     """
     begin = time.perf_counter()
-    name = load_world(world).name
+    name = require_world(world).name
     if name not in SUITES:
         raise DataError(f"World {name!r} was to be evaluated, there are {sorted(SUITES)}.")
     suite, targets = SUITES[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -41,13 +42,17 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         checks = (
             ("max_new_tokens", self.max_new_tokens >= 1, "a number from 1"),
-            ("temperature", self.temperature >= 0, "a number from 0"),
+            ("temperature", 0 <= self.temperature < math.inf, "a number from 0"),
             ("top_p", 0 < self.top_p <= 1, "a share above 0 and up to 1"),
             ("top_k", self.top_k >= 0, "a number from 0 (0 keeps every token)"),
             ("seed", self.seed is None or self.seed >= 0, "a number from 0, or None"),
             ("images", self.images in get_args(ImageMode), f"one of {list(get_args(ImageMode))}"),
             ("image_steps", self.image_steps >= 1, "a number from 1"),
-            ("guidance", self.guidance >= 0, "a number from 0 (1 switches guidance off)"),
+            (
+                "guidance",
+                0 <= self.guidance < math.inf,
+                "a number from 0 (1 switches guidance off)",
+            ),
         )
         for name, fits, wanted in checks:
             if not fits:

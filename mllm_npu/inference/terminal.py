@@ -14,6 +14,7 @@ from mllm_npu.errors import MllmNpuError
 from mllm_npu.inference.engine import Engine
 from mllm_npu.inference.events import Finished, ImageMade, TextDelta
 from mllm_npu.inference.options import GenerationOptions
+from mllm_npu.inference.picture_files import open_pictures, save_picture
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text, Turn
 
 HELP = "/image PATH adds a picture to the next turn · /reset forgets the talk · /quit leaves"
@@ -28,14 +29,12 @@ class TerminalChat:
         engine: answers.
         options: how it answers.
         folder: where drawn pictures are saved.
-        open_picture: reads a picture file; raises a package error where it cannot.
         console: where the talk is shown.
     """
 
     engine: Engine
     options: GenerationOptions
     folder: Path
-    open_picture: Callable[[Path], Image.Image]
     console: Console = field(default_factory=lambda: Console(highlight=False))
     turns: list[Turn] = field(default_factory=list)
     waiting: list[Image.Image] = field(default_factory=list)
@@ -59,7 +58,7 @@ class TerminalChat:
     def _take(self, line: str) -> None:
         command, _, rest = line.partition(" ")
         if command == "/image":
-            self.waiting.append(self.open_picture(Path(rest.strip())))
+            self.waiting.extend(open_pictures([Path(rest.strip()).expanduser()]))
             self.show(self.waiting[-1])
         elif command == "/reset":
             self.turns.clear()
@@ -104,11 +103,9 @@ class TerminalChat:
             self.console.print(line)
 
     def _save(self, picture: Image.Image) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
         while (path := self.folder / f"picture-{self.num_drawn:03d}.png").exists():
             self.num_drawn += 1
-        picture.save(path)
-        return path
+        return save_picture(picture, path)
 
 
 def _colour(picture: Image.Image, x: int, y: int) -> str:
@@ -121,7 +118,6 @@ def chat(
     *,
     options: GenerationOptions,
     pictures: Sequence[Image.Image],
-    open_picture: Callable[[Path], Image.Image],
     folder: Path,
 ) -> None:
     """Run a talk on this process's terminal.
@@ -130,9 +126,8 @@ def chat(
         engine: answers.
         options: how it answers.
         pictures: wait for the first turn.
-        open_picture: reads a picture file.
         folder: where drawn pictures are saved.
     """
-    talk = TerminalChat(engine=engine, options=options, folder=folder, open_picture=open_picture)
+    talk = TerminalChat(engine=engine, options=options, folder=folder)
     talk.waiting.extend(pictures)
     talk.run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mllm_npu.errors import ConfigError
 from mllm_npu.models.drawn_features import DrawnFeatures
 from mllm_npu.models.interfaces import ImageDecoder, LanguageModel, Projector, VisionEncoder
@@ -85,6 +87,16 @@ def require_drawing(
             f"drawn_features.num_tokens={drawn_features.num_tokens} cannot be pooled from "
             f"vision_encoder.num_tokens={vision_encoder.num_tokens}; ask for fewer."
         )
+
+
+def require_weight(name: str, weight: float) -> None:
+    """Refuse a factor of a loss that would reward what the loss measures.
+
+    Raises:
+        ConfigError: it is negative or not finite.
+    """
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"{name}={weight} was asked for; give a factor from 0 on.")
 
 
 def _require(name: str, value: int, other_name: str, other_value: int) -> None:

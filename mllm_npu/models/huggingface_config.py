@@ -23,6 +23,18 @@ _UNDECLARED_KEYS = (
 )
 """Keys that config classes read without declaring them, mostly from older config files."""
 
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "image_size",
+    "patch_size",
+    "vocab_size",
+    "max_position_embeddings",
+)
+
 
 def read_config(
     config: Mapping[str, Any] | None, path: str | None, *, part: str
@@ -128,12 +140,20 @@ def _from_dict(values: dict[str, Any], part: str) -> PreTrainedConfig:
             f"{part} was given unknown key {', '.join(map(repr, unknown))} for model_type "
             f"{model_type!r}; near keys: {', '.join(near) or 'none'}."
         )
+    small = [f"{key}={values[key]}" for key in _SIZES if key in values and not _is_size(values[key])]
+    if small:
+        raise ConfigError(f"{part} was given {', '.join(small)}; give whole numbers from 1 on.")
     try:
         return config_class(**values)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"{part} cannot build a {model_type!r} config: {_first_line(error)}"
         ) from error
+
+
+def _is_size(value: Any) -> bool:
+    """Whether a plain number may be a size; families have lists and null for some."""
+    return not isinstance(value, int | float) or (isinstance(value, int) and value >= 1)
 
 
 def _first_line(error: Exception) -> str:

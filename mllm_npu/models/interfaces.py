@@ -63,11 +63,13 @@ class LanguageModel(nn.Module, ABC):
         width: D, size of an embedding and of a hidden state.
         vocab_size: rows of the embedding table.
         mixed_lengths: whether ``extend`` takes rows of different lengths.
+        max_tokens: longest sequence it takes; None where there is no limit.
     """
 
     width: int
     vocab_size: int
     mixed_lengths: bool = False
+    max_tokens: int | None = None
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:

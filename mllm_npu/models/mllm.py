@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mllm_npu.batch import Batch, Losses, LossTerm
 from mllm_npu.errors import ConfigError, DataError
 from mllm_npu.models.drawn_features import DrawnFeatures
-from mllm_npu.models.fit import require_drawing, require_reading
+from mllm_npu.models.fit import require_drawing, require_reading, require_weight
 from mllm_npu.models.interfaces import ImageDecoder, LanguageModel, Projector, VisionEncoder
 from mllm_npu.models.losses import FEATURE_LOSSES
 from mllm_npu.ops.cross_entropy import cross_entropy
@@ -50,6 +50,7 @@ class GeneralizedMultimodalModel(nn.Module):
     ) -> None:
         super().__init__()
         require_reading(language_model, vision_encoder, projector)
+        require_weight("language_weight", language_weight)
         self.language_model, self.vision_encoder, self.projector = (
             language_model,
             vision_encoder,
@@ -178,6 +179,7 @@ class SEED(GeneralizedMultimodalModel):
             patch_positions=patch_positions,
             language_weight=language_weight,
         )
+        require_weight("image_weight", image_weight)
         if image_loss not in FEATURE_LOSSES:
             raise ConfigError(
                 f"SEED was asked for image_loss={image_loss!r}; choose one of "

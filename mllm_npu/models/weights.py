@@ -107,7 +107,10 @@ def load_weights(model: nn.Module, folder: str | Path, *, strict: bool = True) -
     )
     report = WeightsReport(loaded=loaded, missing=missing, unexpected=unexpected, reshaped=reshaped)
     if not loaded or (strict and (missing or unexpected)):
-        raise WeightsError(f"The weights in {folder} do not fit {type(model).__name__}: {report}.")
+        raise WeightsError(
+            f"The weights in {folder} do not fit {type(model).__name__}: {report}. "
+            "Give the weights of this model, or compose the model they belong to."
+        )
     placed: dict[int, nn.Parameter] = {}
     for name in loaded:
         _place(model, name, sources[name], placed)
@@ -153,8 +156,13 @@ def _hollow_buffers(module: nn.Module) -> list[str]:
 class _Source:
     """One value of a checkpoint, read when it is asked for."""
 
-    def __init__(self, *, file: Path, key: str, shape: tuple[int, ...]) -> None:
-        self.file, self.key, self.shape = file, key, shape
+    def __init__(self, *, file: Path, key: str, shape: tuple[int, ...], kind: str) -> None:
+        self.file, self.key, self.shape, self.kind = file, key, shape, kind
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its values are floating point numbers; names as safetensors writes them."""
+        return self.kind.startswith(("F", "BF"))
 
     def read(self, device: torch.device) -> Tensor:
         with safe_open(self.file, framework="pt", device=str(device)) as opened:
@@ -168,11 +176,16 @@ def _open(folder: Path) -> dict[str, _Source]:
         try:
             with safe_open(file, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118 - not a dict
-                    shape = tuple(opened.get_slice(key).get_shape())
-                    sources[key] = _Source(file=file, key=key, shape=shape)
+                    part = opened.get_slice(key)
+                    sources[key] = _Source(
+                        file=file, key=key, shape=tuple(part.get_shape()), kind=part.get_dtype()
+                    )
                 aliases = json.loads((opened.metadata() or {}).get(_ALIASES, "{}"))
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{file} cannot be read as safetensors: {error}") from error
+        except (OSError, SafetensorError, ValueError) as error:
+            raise WeightsError(
+                f"{file} cannot be read as safetensors: {error}. Give a folder that training or "
+                "save_pretrained has written whole."
+            ) from error
         sources.update(
             {name: sources[original] for name, original in aliases.items() if original in sources}
         )
@@ -204,8 +217,13 @@ def _check_shape(name: str, source: _Source, slot: Tensor, folder: Path) -> bool
     """Whether the value must be reshaped.
 
     Raises:
-        WeightsError: the sizes differ.
+        WeightsError: the sizes differ, or whole numbers stand for floating point ones.
     """
+    if source.is_float != slot.is_floating_point():
+        raise WeightsError(
+            f"{name!r} holds {source.kind} in {folder} and {slot.dtype} in the model; these are "
+            "weights of another kind, such as quantised ones. Convert them first."
+        )
     if source.shape == tuple(slot.shape):
         return False
     if torch.Size(source.shape).numel() != slot.numel():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -24,6 +25,8 @@ MAX_PIXELS = 64 * 1024 * 1024
 # Formats that are pictures and decode in this process: no PostScript, no PDF, no external program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# Sizes are checked here before anything is decoded; Pillow's warning would be a second message.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError)
 
 

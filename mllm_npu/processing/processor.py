@@ -53,7 +53,8 @@ class Processor:
         any_resolution: cuts read pictures into tiles.
         chat_template: frames of the roles.
         num_read_tokens: Q.
-        num_drawn_tokens: P.
+        num_drawn_tokens: P; 0 for a model that only reads, whose samples with drawn pictures are
+            left out.
         max_tokens: longest sample; a longer one is left out, never cut.
         picture_size: edge of the drawn pictures an image decoder is trained on; None: no decoder.
         augment: distorts pictures where ``encode`` is given an rng.
@@ -88,12 +89,17 @@ class Processor:
         self.picture_size = picture_size
         self.augment = augment
         self.image_ids = ImageIds.of(tokenizer)
-        most = max(num_read_tokens, num_drawn_tokens)
-        if min(num_read_tokens, num_drawn_tokens) < 1 or most > len(self.image_ids.slots):
+        num_slots = len(self.image_ids.slots)
+        if not (1 <= num_read_tokens <= num_slots and 0 <= num_drawn_tokens <= num_slots):
             raise ConfigError(
                 f"num_read_tokens={num_read_tokens} and num_drawn_tokens={num_drawn_tokens} were "
-                f"asked for, the tokenizer has {len(self.image_ids.slots)} image slots. Give 1 to "
-                "that many."
+                f"asked for, the tokenizer has {num_slots} image slots. Give 1 to that many, or "
+                "num_drawn_tokens=0 for a model that does not draw."
+            )
+        if max_tokens < 1 or (picture_size is not None and picture_size < 1):
+            raise ConfigError(
+                f"max_tokens={max_tokens} and picture_size={picture_size} were asked for. Give "
+                "numbers from 1 on, or picture_size=null."
             )
         if tokenizer.eos_token_id is None:
             raise ConfigError("The tokenizer has no end-of-text token. Set its eos_token.")
@@ -142,6 +148,12 @@ class Processor:
                     layout.add(self._tokenize_said(part.text, reply=reply), learn=learn)
                 case Said(part=ReadImage() as part):
                     layout.add_read(part, self._read_blocks(part))
+                case Said(part=DrawnImage()) if not self.num_drawn_tokens:
+                    _refuse(
+                        "A picture is drawn, and the model only reads",
+                        "leave it out, or take a model that draws.",
+                        reply=reply,
+                    )
                 case Said(part=DrawnImage()) if reply:
                     layout.add(self._drawn_block, learn=False)
                 case Said(part=DrawnImage() as part):
@@ -207,6 +219,8 @@ class Processor:
     def _tokenize_said(self, text: str, *, reply: bool) -> tuple[int, ...]:
         if not text:
             _refuse("A text is empty", "leave the part out, or give it characters.", reply=reply)
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            _refuse("A text is not valid Unicode", "give it as UTF-8.", reply=reply)
         ids = self._tokenize(text)
         if not self._reserved.isdisjoint(ids):
             spelt = next(number for number in ids if number in self._reserved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mllm_npu.distributed.checkpoint import check_fit
-from mllm_npu.errors import TrainingError
+from mllm_npu.errors import ConfigError, TrainingError
 from mllm_npu.train.trainable import match_names
 
 
@@ -39,6 +40,18 @@ class AdamW:
         decay_vectors: bool = False,
         fused: bool = True,
     ) -> None:
+        if (
+            not 0 <= lr < math.inf
+            or len(betas) != 2
+            or not all(0 <= beta < 1 for beta in betas)
+            or eps <= 0
+            or weight_decay < 0
+        ):
+            raise ConfigError(
+                f"AdamW was asked for with lr={lr}, betas={list(betas)}, eps={eps}, "
+                f"weight_decay={weight_decay}. Use lr and weight_decay from 0, two betas from 0 "
+                "and below 1, and eps above 0."
+            )
         self.lr = lr
         self.betas = (float(betas[0]), float(betas[1]))
         self.eps = eps

@@ -95,8 +95,14 @@ class Recorder:
             step: updates done.
             values: numbers, or dictionaries of numbers; names are joined with ``/`` in TensorBoard.
         """
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        try:
+            with self.metrics_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise DataError(
+                f"{self.metrics_path} cannot be written: {error}. "
+                "Make room on its disk; the same command goes on from the last checkpoint."
+            ) from error
         if self._writer is not None:
             for name, value in flatten(values):
                 self._writer.add_scalar(name, value, step)

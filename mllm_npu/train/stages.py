@@ -13,7 +13,7 @@ from typing import Any
 from mllm_npu.build import build_trainer, save_model_folder
 from mllm_npu.config import Config, load_config, to_yaml, write_config
 from mllm_npu.device.memory import peak_rss_gib
-from mllm_npu.errors import ConfigError
+from mllm_npu.errors import ConfigError, DataError, MllmNpuError
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
@@ -91,7 +91,12 @@ def train_stage(config: Config, *, say: Callable[[str], None] = lambda _: None) 
     write_config(config, folder / CONFIG_FILE)
     say(f"training {folder}")
     setup.stop()
-    if not trainer.run(resume=True):
+    try:
+        finished = trainer.run(resume=True)
+    except MllmNpuError:
+        _drop_untouched(folder)
+        raise
+    if not finished:
         say(f"stopped at step {trainer.step}; the same command goes on from there")
         return folder
     setup.start()
@@ -114,9 +119,19 @@ def is_finished(folder: Path) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON under a temporary name, then rename."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error}. Make room on its disk.") from error
+
+
+def _drop_untouched(folder: Path) -> None:
+    """Delete a stage folder that holds its configuration and nothing else: no step was made."""
+    if [path.name for path in folder.iterdir()] == [CONFIG_FILE]:
+        shutil.rmtree(folder)
 
 
 def _forget(folder: Path) -> None:
@@ -132,8 +147,9 @@ def _forget(folder: Path) -> None:
 
 
 def _refuse_other_config(config: Config, folder: Path) -> None:
+    """Refuse to mix two runs; what never reached a checkpoint may be begun otherwise."""
     file = folder / CONFIG_FILE
-    if not file.is_file():
+    if not file.is_file() or not (is_finished(folder) or (folder / "checkpoints").exists()):
         return
     before, now = file.read_text(encoding="utf-8").splitlines(), to_yaml(config).splitlines()
     changed = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from mllm_npu.train.run_state import Batches, RunState
 from mllm_npu.train.schedule import Schedule
 from mllm_npu.train.stop_signal import StopSignal
 from mllm_npu.train.throughput import Throughput
+
+MOST_IDLE_STEPS = 20
+"""Updates in a row without any target that stop a run."""
 
 
 class Trainer:
@@ -79,6 +82,10 @@ class Trainer:
                 f"max_steps={max_steps}, accumulate={accumulate}, log_every={log_every}, "
                 f"checkpoint_every={checkpoint_every} were asked for. Each must be at least 1."
             )
+        if clip_grad_norm is not None and not clip_grad_norm > 0:
+            raise ConfigError(
+                f"clip_grad_norm={clip_grad_norm} was asked for. Use a number above 0, or null."
+            )
         self.objective = objective.to(device)
         self.batches = batches
         self.parameters = objective.trained_parameters()
@@ -98,6 +105,7 @@ class Trainer:
         self.step = 0
         self.seconds = self.cpu_seconds = 0.0
         self._saved_step: int | None = None
+        self._idle_steps = 0
         self._meter = LossMeter()
         self._throughput = Throughput()
         self._iterator: Iterator[Batch] = iter(())
@@ -143,6 +151,7 @@ class Trainer:
         while self.step < self.max_steps and not self.mesh.any(stop.requested):
             micro_batches = self._next_batches()
             counts = self.mesh.sum(self._count(micro_batches))
+            self._require_work(counts)
             for batch in micro_batches:
                 self._backward(batch, counts)
             grad_norm = self._update()
@@ -174,6 +183,15 @@ class Trainer:
             for name, count in self.objective.counts(batch).items():
                 counts[name] = counts.get(name, 0.0) + count
         return counts
+
+    def _require_work(self, counts: Mapping[str, float]) -> None:
+        """Stop a run whose data have nothing for its objective, instead of training on nothing."""
+        self._idle_steps = 0 if any(counts.values()) else self._idle_steps + 1
+        if self._idle_steps >= MOST_IDLE_STEPS:
+            raise TrainingError(
+                f"{self._idle_steps} steps in a row had nothing to learn from ({', '.join(counts)} "
+                "had no elements). Choose data that go with this objective."
+            )
 
     def _backward(self, batch: Batch, counts: dict[str, float]) -> None:
         with self._autocast():

@@ -9,6 +9,10 @@ from mllm_npu.inference.options import GenerationOptions
     [
         ("max_new_tokens", 0),
         ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("guidance", float("nan")),
+        ("guidance", float("inf")),
         ("top_p", 0.0),
         ("top_p", 1.5),
         ("top_k", -1),

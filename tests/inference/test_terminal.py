@@ -36,7 +36,6 @@ def talk(tmp_path):
         engine=ScriptedEngine(),
         options=GenerationOptions(),
         folder=tmp_path / "pictures",
-        open_picture=lambda path: Image.open(path).convert("RGB"),
         console=Console(file=out, force_terminal=True, color_system="truecolor", width=80),
     )
 
@@ -89,3 +88,9 @@ def test_a_refusal_is_shown_and_the_talk_goes_on(talk):
     assert "the prompt is refused" in shown
     assert "you said hello" in shown
     assert len(talk.turns) == 2
+
+
+def test_a_picture_that_is_not_there_does_not_end_the_talk(talk):
+    shown = run(talk, "/image /nowhere/cat.png", "hello")
+    assert "was asked for and is not there" in shown
+    assert "you said hello" in shown

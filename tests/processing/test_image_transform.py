@@ -1,6 +1,10 @@
 """Pictures of every kind open as people see them; broken and huge ones are refused."""
 
 import io
+import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -148,3 +152,21 @@ def test_a_stack_is_resized_as_its_pictures_are(picture):
     both = resize(pixels, (4, 6))
     assert both.shape == (2, 3, 4, 6)
     assert torch.equal(both[1], resize(pixels[1], (4, 6)))
+
+
+def test_a_large_header_gives_one_message_and_no_warning(capfd, tmp_path):
+    """Pillow warns of such a size by itself; the refusal alone must reach the user."""
+    header = encode(Image.new("RGB", (1, 1)))
+    size = struct.pack(">II", 10_000, 10_001)
+    chunk = b"IHDR" + size + header[24:29]
+    data = header[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + header[33:]
+    (tmp_path / "bomb.png").write_bytes(data)
+    command = (
+        "from mllm_npu.processing.image_transform import open_picture\n"
+        "try:\n    open_picture('bomb.png')\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True, cwd=tmp_path)
+    out, err = capfd.readouterr()
+    assert out.startswith("DataError A picture of 10000x10001 was given")
+    assert err == ""

@@ -287,7 +287,27 @@ def make_bare(tokenizer):
     )
 
 
-@pytest.mark.parametrize("counts", [(9, 1), (1, 9), (0, 1), (1, 0)])
+@pytest.mark.parametrize("counts", [(9, 1), (1, 9), (0, 1), (1, -1)])
 def test_more_slots_than_the_vocabulary_has_are_refused(make_processor, counts):
     with pytest.raises(ConfigError, match=r"has 8 image slots"):
         make_processor(num_read_tokens=counts[0], num_drawn_tokens=counts[1])
+
+
+@pytest.mark.parametrize("change", [{"max_tokens": 0}, {"picture_size": 0}])
+def test_sizes_below_one_are_refused(make_processor, change):
+    with pytest.raises(ConfigError, match="from 1 on"):
+        make_processor(**change)
+
+
+def test_a_model_that_only_reads_leaves_out_what_is_drawn(make_processor, picture):
+    processor = make_processor(num_drawn_tokens=0)
+    sample = processor.encode(talk(read(picture()), answer=[text("a cat")]))
+    assert sample.draw_slots.shape == (0, 0)
+    with pytest.raises(SkipSample, match="only reads"):
+        processor.encode(talk(text("draw"), answer=[drawn(picture())]))
+
+
+def test_text_that_is_no_unicode_is_refused(make_processor):
+    with pytest.raises(RequestError, match="UTF-8"):
+        make_processor().encode(talk(text("caf\udce9")), reply=True)
+    assert make_processor().encode(talk(text("café 😀")), reply=True).num_tokens > 3

@@ -1,10 +1,11 @@
 """Stages in order with a stand-in for training: what is skipped, refused, resumed and written."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from mllm_npu.errors import ConfigError, TrainingError
+from mllm_npu.errors import ConfigError, DataError, TrainingError
 from mllm_npu.train import stages
 from mllm_npu.train.stages import Stopwatch, is_finished, train_experiment, train_stage, write_json
 
@@ -12,7 +13,8 @@ from mllm_npu.train.stages import Stopwatch, is_finished, train_experiment, trai
 class FakeTrainer:
     """Trains nothing; stops or fails where it is told to."""
 
-    def __init__(self, config, *, finishes=True, error=None):
+    def __init__(self, config, *, finishes=True, error=None, starts=True):
+        self.starts = starts
         self.config = config
         self.finishes = finishes
         self.error = error
@@ -22,6 +24,10 @@ class FakeTrainer:
 
     def run(self, *, resume):
         self.resumed = resume
+        self.folder = Path(self.config.run_dir)
+        self.found = [path.name for path in self.folder.iterdir()]
+        if self.starts:
+            (self.folder / "checkpoints").mkdir(exist_ok=True)
         if self.error is not None:
             raise self.error
         self.step = self.config.train.max_steps if self.finishes else 3
@@ -188,7 +194,32 @@ def test_configuration_lies_in_the_folder_before_training(workshop, tmp_path):
     workshop.options = {"error": TrainingError("stop")}
     with pytest.raises(TrainingError):
         train_experiment(asked(tmp_path, experiment="digits/vision"))
+    assert workshop.built[0].found == ["config.yaml"]
     assert "stage: vision" in (tmp_path / "digits" / "vision" / "config.yaml").read_text()
+
+
+def test_a_run_that_never_started_leaves_no_folder(workshop, tmp_path):
+    workshop.options = {"error": DataError("broken"), "starts": False}
+    with pytest.raises(DataError):
+        train_experiment(asked(tmp_path, experiment="digits/vision"))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_run_without_a_checkpoint_may_be_begun_otherwise(workshop, tmp_path):
+    vision = tmp_path / "digits" / "vision"
+    vision.mkdir(parents=True)
+    (vision / "config.yaml").write_text("train: {max_steps: 5}")
+    train_experiment(asked(tmp_path, experiment="digits/vision"))
+    assert is_finished(vision)
+
+
+def test_a_place_that_cannot_be_written_is_refused(workshop, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        train_experiment(asked(blocked, experiment="digits/vision"))
+    with pytest.raises(DataError, match="cannot be written"):
+        write_json(blocked / "summary.json", {})
 
 
 def test_one_stage_from_a_configuration(workshop, tmp_path):

@@ -110,6 +110,9 @@ def ask(scene: Scene, kind: str, rng: Random) -> Question:
 
 
 QUESTION_KINDS = ("color", "shape", "count", "exists", "thing", "describe")
+TRAINING_KINDS = ("color", "shape", "count", "exists", "thing", "thing", "thing", "thing")
+"""The search for a thing by colour and shape is hard, so it is asked often; captions have rows of
+their own."""
 
 
 def edit(scene: Scene, kind: str, rng: Random, accept: Callable[[Scene], bool]) -> Edit | None:

@@ -25,7 +25,7 @@ from mllm_npu.data.worlds.scene_pictures import (
 from mllm_npu.data.worlds.world import SPLITS, Progress, Split, World, WorldWriter, pack_json
 from mllm_npu.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 NUM_SLOTS = 16
 _SIZES: dict[Split, tuple[int, ...]] = {
     "train": (1, 1, 2, 2, 3),
@@ -43,7 +43,7 @@ def make_scenes(
     *,
     seed: int = 0,
     num_captions: int = 6000,
-    num_questions: int = 8000,
+    num_questions: int = 12000,
     num_draws: int = 8000,
     num_edits: int = 4000,
     scale: float = 1.0,
@@ -61,7 +61,7 @@ def make_scenes(
         folder: where; an earlier world there is replaced.
         seed: of what is composed.
         num_captions: training rows of picture and caption.
-        num_questions: training rows of questions, every sixth asks for the caption.
+        num_questions: training rows of questions, half of them ask for a thing by colour and shape.
         num_draws: training rows that ask for a picture.
         num_edits: training rows of editing instructions.
         scale: factor on all numbers, for tiny worlds in tests.
@@ -135,9 +135,10 @@ class SceneRows:
     def questions(self, count: int) -> Iterator[Row]:
         """Chats of one question about a picture, the kinds in turn."""
         rng = self._rng("question")
+        kinds = words.TRAINING_KINDS if self.split == "train" else words.QUESTION_KINDS
         for number in range(count):
             scene = self._scene(rng)
-            kind = words.QUESTION_KINDS[number % len(words.QUESTION_KINDS)]
+            kind = kinds[number % len(kinds)]
             question = words.ask(scene, kind, rng)
             user = [{"type": "image", "image": "0.png"}, {"type": "text", "text": question.text}]
             answer = [{"type": "text", "text": question.answer}]

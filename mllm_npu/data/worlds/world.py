@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,8 @@ Progress = Callable[[int, int], None]
 """Is told how many rows are done, and of how many."""
 
 PAPER = "world.json"
+UNFINISHED = f"{PAPER}.partial"
+"""Lies in a world's folder from its first shard on until its papers are written."""
 _TEXT_FIELDS = ("caption", "conversations", "parts", "text", "messages", "content", "instruction")
 _ROWS_PER_SHARD = 10_000
 _WORD_REPEATS = 200
@@ -67,7 +70,7 @@ def load_world(folder: str | Path) -> World:
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"A world was asked for in {folder}, {path} cannot be read ({error}). "
-            "Make it with `mllm-npu data digits` or `mllm-npu data scenes`."
+            f"Make it: mllm-npu data digits --out {folder} (or data scenes)"
         ) from error
 
 
@@ -109,12 +112,20 @@ class WorldWriter:
     _done: int = 0
 
     def __post_init__(self) -> None:
-        (self.folder / PAPER).unlink(missing_ok=True)
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / UNFINISHED).touch()
+            (self.folder / PAPER).unlink(missing_ok=True)
 
     def write(self, kind: str, split: Split, rows: Iterable[Row]) -> None:
-        """Write the shards of one kind and split, with indexes; remembers the training texts."""
-        for old in (self.folder / kind).glob(f"{split}-*.tar*"):
-            old.unlink()
+        """Write the shards of one kind and split, with indexes; remembers the training texts.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        with _writing(self.folder):
+            for old in (self.folder / kind).glob(f"{split}-*.tar*"):
+                old.unlink()
         stream = self._watch(rows, keep_texts=split == "train")
         count = number = 0
         while first := next(stream, None):
@@ -151,8 +162,9 @@ class WorldWriter:
         kept = [form for word in whole_words for form in (word, f"a {word}")]
         tokenizer = train_tokenizer([*self._texts, *kept * repeats], vocab_size=vocab_size)
         add_special_tokens(tokenizer, SpecialTokens(num_slots=num_slots, num_locations=0))
-        shutil.rmtree(self.folder / "tokenizer", ignore_errors=True)
-        tokenizer.save_pretrained(str(self.folder / "tokenizer"))
+        with _writing(self.folder):
+            shutil.rmtree(self.folder / "tokenizer", ignore_errors=True)
+            tokenizer.save_pretrained(str(self.folder / "tokenizer"))
         self._save("splits.json", splits)
         world = World(
             name=name,
@@ -178,8 +190,21 @@ class WorldWriter:
 
     def _save(self, name: str, value: Mapping[str, Any]) -> None:
         partial = self.folder / f"{name}.partial"
-        partial.write_text(json.dumps(value, indent=1) + "\n")
-        partial.replace(self.folder / name)
+        with _writing(self.folder):
+            partial.write_text(json.dumps(value, indent=1) + "\n")
+            partial.replace(self.folder / name)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one message."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"A world was to be written to {folder}: {error}. "
+            "Choose a folder that can be written, on a disk with room."
+        ) from error
 
 
 def _head(first: Row, rest: Iterator[Row], count: int) -> Iterator[Row]:

@@ -186,8 +186,14 @@ class FlowImageDecoder(ImageDecoder):
     def _check(self, block_channels: tuple[int, ...], num_groups: int, num_heads: int) -> None:
         if self.channels not in (1, 3):
             raise ConfigError(f"FlowImageDecoder draws channels=1 or 3, got {self.channels}.")
+        if not block_channels or min(self.pixel_unshuffle, num_groups, num_heads) < 1:
+            raise ConfigError(
+                f"FlowImageDecoder was asked for block_channels={list(block_channels)}, "
+                f"pixel_unshuffle={self.pixel_unshuffle}, num_groups={num_groups}, "
+                f"num_heads={num_heads}; give at least one level and numbers from 1 on."
+            )
         halvings = self.pixel_unshuffle * 2 ** (len(block_channels) - 1)
-        if not block_channels or self.picture_size % halvings:
+        if self.picture_size < 1 or self.picture_size % halvings:
             raise ConfigError(
                 f"FlowImageDecoder cannot halve picture_size={self.picture_size} with "
                 f"pixel_unshuffle={self.pixel_unshuffle} and {len(block_channels)} levels; it "

@@ -27,6 +27,7 @@ from mllm_npu.models.language_model.key_value_cache import KeyValueCache
 from mllm_npu.ops.packing import pack_sequences, to_rows, to_tokens
 
 _PART = "HuggingFaceLanguageModel"
+_HEADS = ("attention", "key_value")
 _NEW_OUTPUT_ROWS = 3.0
 """A new row of an untied head is this many times the mean of the old rows."""
 
@@ -83,7 +84,7 @@ class HuggingFaceLanguageModel(LanguageModel):
         )
         text_config = self.causal_lm.config.get_text_config()
         self._num_layers = int(text_config.num_hidden_layers)
-        self._max_tokens = getattr(text_config, "max_position_embeddings", None)
+        self.max_tokens = getattr(text_config, "max_position_embeddings", None)
         self._logit_scale, self._logit_softcap = _logit_rule(text_config)
         self._layers_checked = attention == "per_sequence"
         self.width = int(self.causal_lm.get_input_embeddings().embedding_dim)
@@ -228,10 +229,10 @@ class HuggingFaceLanguageModel(LanguageModel):
         return to_tokens(hidden_SLD.flatten(0, 1), packing)
 
     def _check_length(self, longest: int) -> None:
-        if self._max_tokens is not None and longest > self._max_tokens:
+        if self.max_tokens is not None and longest > self.max_tokens:
             raise RequestError(
                 f"A sequence of {longest} tokens was asked for; the language model takes at most "
-                f"{self._max_tokens} (max_position_embeddings, or a sliding window its layers do "
+                f"{self.max_tokens} (max_position_embeddings, or a sliding window its layers do "
                 "not pass on). Shorten it, or raise that number in the config."
             )
 
@@ -245,11 +246,18 @@ class HuggingFaceLanguageModel(LanguageModel):
             )
         window = getattr(self.causal_lm.config.get_text_config(), "sliding_window", None)
         if window is not None and all(passed is None for passed in windows):
-            self._max_tokens = min(window, self._max_tokens or window)
+            self.max_tokens = min(window, self.max_tokens or window)
         self._layers_checked = True
 
 
 def _require_family(config: PreTrainedConfig, attention: str) -> None:
+    text = config.get_text_config()
+    heads, shared = (getattr(text, f"num_{kind}_heads", None) for kind in _HEADS)
+    if heads and shared and heads % shared:
+        raise ConfigError(
+            f"{_PART} was given num_attention_heads={heads} and num_key_value_heads={shared}; give "
+            "key-value heads that divide the attention heads."
+        )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ConfigError(
             f"{_PART} was given model_type={config.model_type!r}, which is no causal language "

@@ -47,9 +47,10 @@ class AttentionResampler(Projector):
         feed_forward_ratio: float = 0.0,
     ) -> None:
         super().__init__()
-        if output_dim % num_heads:
+        if num_heads < 1 or output_dim % num_heads:
             raise ConfigError(
-                f"{_PART} cannot split output_dim={output_dim} into num_heads={num_heads}."
+                f"{_PART} cannot split output_dim={output_dim} into num_heads={num_heads}; give a "
+                "number of heads that divides it."
             )
         self.input_dim, self.output_dim, self.num_queries = input_dim, output_dim, num_queries
         side = grid_side(num_queries, part=_PART)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mllm_npu.batch import Batch, Losses, LossTerm
 from mllm_npu.errors import ConfigError
+from mllm_npu.models.fit import require_weight
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.train.objectives.contrast import Contrast, count_pairs, pair_texts
-from mllm_npu.train.objectives.objective import Objective
+from mllm_npu.train.objectives.objective import Objective, is_trained
 from mllm_npu.train.objectives.reconstruction import Reconstruction, mark_real_tiles
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class VisionObjective(Objective):
         reconstruction_width: hidden width of what paints.
 
     Raises:
-        ConfigError: text tower and kind of text do not go together.
+        ConfigError: text tower and kind of text do not go together, the encoder is not trained, or
+            a weight is negative.
     """
 
     model: GeneralizedMultimodalModel | SEED
@@ -56,6 +58,13 @@ class VisionObjective(Objective):
         reconstruction_width: int = 192,
     ) -> None:
         super().__init__(model=model, trainable=trainable)
+        if not is_trained(model.vision_encoder):
+            raise ConfigError(
+                f"A vision encoder was to be trained, and trainable={list(trainable)} leaves it "
+                "frozen. Add 'vision_encoder.*'."
+            )
+        require_weight("text_weight", text_weight)
+        require_weight("reconstruction_weight", reconstruction_weight)
         if text not in ("contrast", "caption") or (text == "contrast") != (text_tower is not None):
             raise ConfigError(
                 f"text={text!r} was asked for {'with' if text_tower else 'without'} a text_tower. "
@@ -67,6 +76,12 @@ class VisionObjective(Objective):
         self.contrast: Contrast | None = None
         self.reconstruction: Reconstruction | None = None
         if text_tower is not None:
+            num_ids = model.language_model.vocab_size
+            if text_tower.vocab_size < num_ids:
+                raise ConfigError(
+                    f"The text_tower has {text_tower.vocab_size} rows, the language model "
+                    f"{num_ids}. Give both the same vocab_size."
+                )
             self.contrast = Contrast(
                 text_tower=text_tower, vision_width=encoder.width, width=contrast_width
             )
