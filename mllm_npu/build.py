@@ -18,6 +18,7 @@ from mllm_npu.device.process import tune_process
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import ConfigError, MllmNpuError, WeightsError
 from mllm_npu.inference.engine import Engine
+from mllm_npu.models.lora import merge_lora
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
 from mllm_npu.models.weights import load_weights, save_weights
 from mllm_npu.processing.processor import Processor
@@ -86,7 +87,7 @@ def build_trainer(config: Config) -> Any:
     model = build_model(config)
     check_fit(model, processor)
     if config.initialise_from:
-        load_weights(model, Path(config.initialise_from))
+        _initialise(model, Path(config.initialise_from))
     if config.lora is not None:
         build_part(config.lora).apply(model.language_model)
     objective = build_part(config.objective, model=model)
@@ -101,6 +102,15 @@ def build_trainer(config: Config) -> Any:
         mesh=mesh,
         device=device,
     )
+
+
+def _initialise(model: nn.Module, folder: Path) -> None:
+    if not folder.exists():
+        raise ConfigError(
+            f"initialise_from={folder} was asked for and is not there. Train the stage before this "
+            "one (an experiment of stages trains all), or set initialise_from=null."
+        )
+    load_weights(model, folder)
 
 
 def require_world(config: Config) -> None:
@@ -160,7 +170,8 @@ def check_fit(model: Any, processor: Processor) -> None:
 def save_model_folder(model: nn.Module, config: Config, folder: Path) -> None:
     """Write everything that answering needs: weights, configuration, tokenizer.
 
-    The folder appears whole or not at all, and its configuration names its own tokenizer.
+    The folder appears whole or not at all, its configuration names its own tokenizer, and low-rank
+    updates are folded into the weights.
 
     Raises:
         WeightsError: it cannot be written.
@@ -169,6 +180,8 @@ def save_model_folder(model: nn.Module, config: Config, folder: Path) -> None:
     described = select(config, MODEL_KEYS)
     described.tokenizer.path = "tokenizer"
     described.processor.augment = None
+    described.lora = None
+    merge_lora(model)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         save_weights(partial, model)

@@ -154,6 +154,24 @@ def test_a_saved_folder_answers_alone(world, tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_low_rank_updates_are_folded_into_the_saved_weights(world, tmp_path):
+    config = composed(world, "+lora=language_model")
+    model = build_model(config)
+    build_part(config.lora).apply(model.language_model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    ids = torch.arange(8)
+    asked = {"position_ids_T": torch.arange(8), "sequence_ends": (8,)}
+    hidden = model.language_model.eval()(model.language_model.embed(ids), **asked)
+    save_model_folder(model, config, tmp_path / "model")
+    engine, again = load_engine(tmp_path / "model", device="cpu")
+    assert again.lora is None
+    plain = engine.model.language_model
+    torch.testing.assert_close(plain(plain.embed(ids), **asked), hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_no_model_says_how_to_train_one(tmp_path):
     with pytest.raises(ConfigError, match="mllm-npu train"):
         find_model_folder(tmp_path)

@@ -185,6 +185,12 @@ def _check(
         raise ConfigError(
             f"Sources {names} were asked for. Give at least one, with names that differ."
         )
+    empty = [source.name for source in sources if source.weight > 0 and not len(source)]
+    if empty:
+        raise ConfigError(
+            f"Sources {empty} have a weight and no samples. Make their shards again, or set their "
+            "weight to 0."
+        )
     if not 0 <= rank < world_size:
         raise ConfigError(
             f"rank={rank} of world_size={world_size} was asked for. Use 0 to size - 1."

@@ -145,9 +145,11 @@ class Checkpoints:
             tensors = {name: load_file(folder / f"{name}.safetensors") for name in state["groups"]}
             values, found = state["values"], state["format"]
         except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+            others = [name for name in self._whole_folders() if name != folder.name]
+            advice = f"write the name of another one into {self.folder / 'latest'}: {others}"
             raise CheckpointError(
-                f"{folder} cannot be read: {type(error).__name__}: {error}. Delete it and write "
-                f"the name of another one into {self.folder / 'latest'}: {self._whole_folders()}."
+                f"{folder} cannot be read: {type(error).__name__}: {error}. Delete it and "
+                f"{advice if others else 'begin again, there is no other'}."
             ) from error
         if found != FORMAT:
             raise CheckpointError(

@@ -140,7 +140,9 @@ def _from_dict(values: dict[str, Any], part: str) -> PreTrainedConfig:
             f"{part} was given unknown key {', '.join(map(repr, unknown))} for model_type "
             f"{model_type!r}; near keys: {', '.join(near) or 'none'}."
         )
-    small = [f"{key}={values[key]}" for key in _SIZES if key in values and not _is_size(values[key])]
+    small = [
+        f"{key}={values[key]}" for key in _SIZES if key in values and not _is_size(values[key])
+    ]
     if small:
         raise ConfigError(f"{part} was given {', '.join(small)}; give whole numbers from 1 on.")
     try:

@@ -6,6 +6,7 @@ Shape letters: I tiles, S pixels of a tile's edge.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from PIL import Image
@@ -57,9 +58,7 @@ class AnyResolution:
         The grid that keeps most of the picture's pixels is taken, unless the one nearest in
         shape is smaller.
         """
-        sharp = min(self.grids, key=lambda grid: self._loss_of_detail(grid, width, height))
-        shaped = min(self.grids, key=lambda grid: self._distortion(grid, width, height))
-        return shaped if sharp[0] * sharp[1] > shaped[0] * shaped[1] else sharp
+        return _choose(self.grids, self.tile_size, width, height)
 
     def num_tiles(self, width: int, height: int) -> int:
         """Tiles of a picture of that many pixels, the whole picture among them."""
@@ -103,19 +102,30 @@ class AnyResolution:
     def _is_single(self, grid: Grid) -> bool:
         return grid == (1, 1) and not self.repeat_single_tile
 
-    def _loss_of_detail(self, grid: Grid, width: int, height: int) -> tuple[int, int]:
-        across, down = grid[0] * self.tile_size, grid[1] * self.tile_size
-        scale = min(across / width, down / height)
-        kept = min(int(width * scale) * int(height * scale), width * height)
-        return -kept, across * down - kept
 
-    def _distortion(self, grid: Grid, width: int, height: int) -> tuple[float, float]:
-        aspect, wanted = grid[1] / grid[0], height / width
-        area, wanted_area = grid[0] * grid[1] * self.tile_size**2, width * height
-        return (
-            max(aspect / wanted, wanted / aspect),
-            max(area / wanted_area, wanted_area / area),
-        )
+@lru_cache(maxsize=65536)
+def _choose(grids: tuple[Grid, ...], tile_size: int, width: int, height: int) -> Grid:
+    """See ``AnyResolution.choose``; kept, because pictures of a data set share few sizes."""
+    size = (width, height)
+    sharp = min(grids, key=lambda grid: _loss_of_detail(grid, tile_size, *size))
+    shaped = min(grids, key=lambda grid: _distortion(grid, tile_size, *size))
+    return shaped if sharp[0] * sharp[1] > shaped[0] * shaped[1] else sharp
+
+
+def _loss_of_detail(grid: Grid, tile_size: int, width: int, height: int) -> tuple[int, int]:
+    across, down = grid[0] * tile_size, grid[1] * tile_size
+    scale = min(across / width, down / height)
+    kept = min(int(width * scale) * int(height * scale), width * height)
+    return -kept, across * down - kept
+
+
+def _distortion(grid: Grid, tile_size: int, width: int, height: int) -> tuple[float, float]:
+    aspect, wanted = grid[1] / grid[0], height / width
+    area, wanted_area = grid[0] * grid[1] * tile_size**2, width * height
+    return (
+        max(aspect / wanted, wanted / aspect),
+        max(area / wanted_area, wanted_area / area),
+    )
 
 
 def _parse(grid: str) -> Grid:

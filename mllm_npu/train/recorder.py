@@ -71,13 +71,13 @@ class Recorder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._truncate(step)
+            if self.tensorboard:
+                self._writer = _open_tensorboard(self.folder / "tensorboard", step)
         except OSError as error:
             raise DataError(
                 f"Metrics were to be written to {self.folder}: {error}. "
                 "Choose a folder that can be written."
             ) from error
-        if self.tensorboard:
-            self._writer = _open_tensorboard(self.folder / "tensorboard", step)
         if self.progress and self._console.is_terminal:
             self._bar = _make_bar(self._console)
             self._bar.add_task(self.name, total=max_steps, completed=step, loss=float("nan"))
@@ -134,7 +134,7 @@ class Recorder:
     def _truncate(self, step: int) -> None:
         if not self.metrics_path.exists():
             return
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step] if step else []
         partial = self.metrics_path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

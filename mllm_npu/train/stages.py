@@ -151,7 +151,8 @@ def _refuse_other_config(config: Config, folder: Path) -> None:
     file = folder / CONFIG_FILE
     if not file.is_file() or not (is_finished(folder) or (folder / "checkpoints").exists()):
         return
-    before, now = file.read_text(encoding="utf-8").splitlines(), to_yaml(config).splitlines()
+    before = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    now = to_yaml(config).splitlines()
     changed = [
         line
         for line in difflib.unified_diff(before, now, lineterm="", n=0)
