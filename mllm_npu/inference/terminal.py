@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text as Styled
 
-from mllm_npu.errors import MllmNpuError
+from mllm_npu.errors import MllmNpuError, RequestError
 from mllm_npu.inference.engine import Engine
 from mllm_npu.inference.events import Finished, ImageMade, TextDelta
 from mllm_npu.inference.options import GenerationOptions
@@ -65,6 +65,8 @@ class TerminalChat:
             self.waiting.clear()
         elif command == "/help":
             self.console.print(HELP, style="dim")
+        elif command.startswith("/"):
+            raise RequestError(f"{command} is no command. There are: {HELP}")
         else:
             self.answer(line)
 
@@ -78,7 +80,7 @@ class TerminalChat:
             match event:
                 case TextDelta(text=text):
                     self.console.print(text, end="", markup=False)
-                    said.append(Text(text=text))
+                    said = _append(said, text)
                 case ImageMade(picture=picture):
                     self.console.print()
                     self.show(picture)
@@ -87,7 +89,9 @@ class TerminalChat:
                 case Finished():
                     self.console.print()
         self.waiting.clear()
-        self.turns += [asked, Turn(role="assistant", parts=tuple(said))]
+        # A reply of nothing is no turn: the next question would be refused because of it.
+        if any(not isinstance(part, Text) or part.text.strip() for part in said):
+            self.turns += [asked, Turn(role="assistant", parts=tuple(said))]
 
     def show(self, picture: Image.Image) -> None:
         """Print a picture as half blocks, two pixels a character, where there are colours."""
@@ -106,6 +110,13 @@ class TerminalChat:
         while (path := self.folder / f"picture-{self.num_drawn:03d}.png").exists():
             self.num_drawn += 1
         return save_picture(picture, path)
+
+
+def _append(parts: list[Part], text: str) -> list[Part]:
+    """Text grows by deltas, and is kept as one piece: pieces of a word have other tokens."""
+    if parts and isinstance(last := parts[-1], Text):
+        return [*parts[:-1], Text(text=last.text + text)]
+    return [*parts, Text(text=text)]
 
 
 def _colour(picture: Image.Image, x: int, y: int) -> str:

@@ -148,3 +148,14 @@ def test_real_samples_and_the_blank_of_their_processor_fit(processor):
         sequence_of = torch.bucketize(batch.target_positions, ends, right=True)
         assert (sequence_of == batch.target_sequences).all()
         assert (batch.input_ids[batch.target_positions + 1] == batch.targets).all()
+
+
+def test_a_model_that_only_reads_gets_no_stand_in_for_drawings():
+    blank = BlankTile(tile_size=4, num_read_tokens=2, num_drawn_tokens=0, token_id=9)
+    narrow = replace(READING, draw_slots=torch.empty(0, 0, dtype=torch.int64))
+    batch = collate([narrow], blank=blank)
+    assert batch.sequence_ends == (READING.num_tokens,)
+    assert batch.draw_tiles.numel() == batch.draw_weights.numel() == batch.num_drawn == 0
+    empty = collate([], blank=blank)
+    assert empty.sequence_ends == (2,)
+    assert empty.read_slots.tolist() == [[0, 1]]

@@ -23,7 +23,11 @@ class ScriptedEngine:
         words = conversation.turns[-1].parts[-1].text
         if words == "refuse":
             raise RequestError("the prompt is refused")
-        yield TextDelta(text=f"you said {words}")
+        if words == "silence":
+            yield Finished(reason="stop", num_prompt_tokens=1, num_new_tokens=1, num_pictures=0)
+            return
+        yield TextDelta(text="you said")
+        yield TextDelta(text=f" {words}")
         if words == "draw":
             yield ImageMade(picture=Image.new("RGB", (4, 4), "red"), features=None)
         yield Finished(reason="stop", num_prompt_tokens=1, num_new_tokens=1, num_pictures=0)
@@ -94,3 +98,20 @@ def test_a_picture_that_is_not_there_does_not_end_the_talk(talk):
     shown = run(talk, "/image /nowhere/cat.png", "hello")
     assert "was asked for and is not there" in shown
     assert "you said hello" in shown
+
+
+def test_deltas_are_kept_as_one_text(talk):
+    run(talk, "draw")
+    assert talk.turns[1].parts[0] == Text(text="you said draw")
+    assert len(talk.turns[1].parts) == 2
+
+
+def test_a_reply_of_nothing_is_forgotten(talk):
+    run(talk, "silence", "hello")
+    assert [len(asked.turns) for asked in talk.engine.asked] == [1, 1]
+
+
+def test_a_mistyped_command_is_not_put_to_the_model(talk):
+    shown = run(talk, "/imgae cat.png")
+    assert "/imgae is no command" in shown.replace("\x1b", "")
+    assert talk.engine.asked == []

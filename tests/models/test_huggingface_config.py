@@ -43,6 +43,9 @@ def test_the_dict_of_the_caller_stays_as_it_is():
         ({"hidden_size": 8}, "model_type=None"),
         ({**LLAMA, "hidden_size": "wide"}, "expected int"),
         ({**LLAMA, "num_attention_heads": 3}, "not a multiple"),
+        ({**LLAMA, "num_attention_heads": 0}, "num_attention_heads=0; give whole numbers"),
+        ({**LLAMA, "hidden_size": -8}, "hidden_size=-8"),
+        ({**LLAMA, "vocab_size": 10.5}, "vocab_size=10.5"),
     ],
 )
 def test_a_dict_that_makes_no_sense_is_refused(config, message):
