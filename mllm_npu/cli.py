@@ -69,6 +69,7 @@ def bar(label: str) -> tuple[Progress, Any]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     task = progress.add_task(label, total=None)
     return progress, lambda done, total: progress.update(task, completed=done, total=total)

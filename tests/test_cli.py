@@ -53,3 +53,71 @@ def test_doctor_for_machines(capsys):
     assert main(["doctor", "--json"]) in (0, 1)
     checks = json.loads(capsys.readouterr().out)
     assert {"name", "state", "advice"} <= set(checks[0])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'. See: mllm-npu --help"),
+        (["generate", "run"], "Missing argument"),
+        (["generate", "run", "Hi", "--seed", "abc"], "See: mllm-npu generate --help"),
+        (["train", "--foo"], "No such option: --foo. See: mllm-npu train --help"),
+        (["evaluate", "run", "--limit", "0"], "--limit"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_too(typed, message, capsys):
+    assert main(typed) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("UsageError: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_nothing_typed_shows_the_help(capsys):
+    assert main([]) == 0
+    assert "Usage: mllm-npu" in capsys.readouterr().out
+    assert main(["data"]) == 2
+    shown = capsys.readouterr()
+    assert "digits" in shown.out
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["train", "experiment=nowhere"], "experiment/nowhere"),
+        (["train", "train.max_steps=abc"], "train.max_steps='abc'"),
+        (["train", "world_dir=nowhere"], "mllm-npu data"),
+        (["generate", "nowhere", "Hi"], "nowhere"),
+        (["generate", "nowhere", "Hi", "--out", "seven.txt"], "picture ending"),
+        (["generate", "nowhere", "Hi", "--out", "file/deep/seven.png"], "cannot be written"),
+        (["generate", "nowhere", "Hi", "--image", "gone.png"], "gone.png"),
+        (["generate", "nowhere", "Hi", "--image", "file"], "cannot be decoded"),
+        (["chat", "nowhere", "--out", "file"], "cannot be written"),
+        (["evaluate", "file"], "mllm-npu train"),
+        (["data", "digits", "--out", "file/world"], "was to be written to"),
+        (["data", "scenes", "--out", "file"], "was to be written to"),
+        (["data", "index", "file"], "file"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_two_and_leaves_nothing(
+    typed, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("this is no picture, no shard and no folder")
+    assert main(typed) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+def test_an_interrupted_training_says_so_by_its_exit_code(monkeypatch, tmp_path, capsys):
+    from mllm_npu.train import stages
+
+    monkeypatch.setattr(stages, "train_experiment", lambda *_, **__: [tmp_path])
+    assert main(["train"]) == 130
+    assert "done" not in capsys.readouterr().err
+    (tmp_path / "summary.json").write_text("{}")
+    assert main(["train"]) == 0
+    assert "done" in capsys.readouterr().err

@@ -100,3 +100,79 @@ def test_unreadable_files(tmp_path: Path):
     (tmp_path / "list.yaml").write_text("[1, 2]")
     with pytest.raises(ConfigError, match="keys and values"):
         read_config(tmp_path / "list.yaml", "model")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_steps=abc", r"train\.max_steps='abc' .*whole number"),
+        ("train.max_steps=1.5", r"train\.max_steps=1\.5 .*whole number"),
+        ("train.optimizer.lr=null", r"train\.optimizer\.lr=null .*a number"),
+        ("train.optimizer=null", r"train\.optimizer=null .*\(AdamW\)"),
+        ("train.recorder.progress=maybe", r"progress='maybe' .*true or false"),
+        ("objective.trainable=abc", r"trainable='abc' .*a list"),
+        ("processor.any_resolution.grids=5", r"grids=5 .*a list"),
+        ("dataset.sources=null", r"dataset\.sources=null .*a list"),
+        ("dataset.sources.0.weight=abc", r"dataset\.sources\[0\]\.weight='abc'"),
+        ("generation.guidance=abc", r"generation\.guidance='abc'"),
+        ("seed=null", "seed=null .*whole number"),
+        ("run_dir=null", "run_dir=null .*a text"),
+        ("stages=x", "stages='x' .*a list"),
+        ("threads=x", "threads='x' .*a whole number or one of auto"),
+        ("models=null", "composed"),
+        ("models.vision_encoder=null", "vision encoder is None"),
+        ("models.output_projector=null", "output_projector"),
+        ("=3", "composed"),
+        ("train.max_steps=[", "composed"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_path(override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config("training", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_experiment_that_does_not_exist_is_refused():
+    for name in ("nowhere", "digits/nowhere"):
+        with pytest.raises(ConfigError, match=f"experiment/{name}"):
+            load_config("training", [f"experiment={name}"])
+
+
+def test_a_name_may_be_a_number():
+    assert load_config("training", ["name=7"]).run_dir == "runs/7/single"
+
+
+SAVED = {
+    "os.system": "parts of mllm_npu models",
+    "mllm_npu.cli.main": "parts of mllm_npu models",
+    "mllm_npu.data.worlds.digits.make_digits": "parts of mllm_npu models",
+    "mllm_npu.models.mllm.Nothing": "cannot be imported",
+}
+
+
+@pytest.mark.parametrize(("target", "message"), SAVED.items())
+def test_a_model_folder_may_name_parts_of_models_only(tmp_path: Path, target, message):
+    file = tmp_path / "model.yaml"
+    file.write_text(f"name: x\nmodels:\n  projector:\n    _target_: {target}\n    seed: 1\n")
+    with pytest.raises(ConfigError, match=message):
+        read_config(file, "model")
+
+
+def test_a_model_folder_holds_values_only(tmp_path: Path):
+    file = tmp_path / "model.yaml"
+    file.write_text("name: ${oc.env:HOME}\n")
+    with pytest.raises(ConfigError, match=r"name is the reference .*HOME"):
+        read_config(file, "model")
+
+
+def test_a_model_folder_names_all_its_parts(tmp_path: Path):
+    file = tmp_path / "model.yaml"
+    file.write_text("name: x\n")
+    with pytest.raises(ConfigError, match=r"tokenizer, processor, models, generation has no value"):
+        read_config(file, "model")
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_config(load_config("model"), tmp_path / "file" / "model.yaml")

@@ -53,7 +53,8 @@ class TerminalChat:
             try:
                 self._take(line)
             except MllmNpuError as error:
-                self.console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+                said = f"{type(error).__name__}: {error}"
+                self.console.print(said, style="red", markup=False, highlight=False)
 
     def _take(self, line: str) -> None:
         command, _, rest = line.partition(" ")

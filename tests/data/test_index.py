@@ -129,3 +129,8 @@ def test_every_matching_shard_is_indexed_and_counted(tmp_path):
     assert all(index_path(tmp_path / f"{number}.tar").is_file() for number in range(3))
     with pytest.raises(DataError, match="No shard matches"):
         index_shards(str(tmp_path / "nothing*.tar"))
+
+
+def test_a_folder_is_no_shard(tmp_path):
+    with pytest.raises(DataError, match="is no file"):
+        find_index(tmp_path)

@@ -227,3 +227,16 @@ def test_what_does_not_fit_is_refused(load, changes, message):
 def test_two_sources_of_one_name_are_refused(load, digits_folder):
     with pytest.raises(ConfigError, match="names that differ"):
         load(sources=sources_of(digits_folder)[:1] * 2)
+
+
+@pytest.mark.parametrize("tokens", [0, -5])
+def test_a_pack_without_room_is_refused_at_once(load, tokens):
+    with pytest.raises(ConfigError, match=f"tokens_per_pack={tokens}"):
+        load(tokens_per_pack=tokens)
+
+
+def test_a_source_without_samples_is_named(load, digits_folder, tmp_path):
+    write_shard(tmp_path / "none.tar", [])
+    empty = Source(name="none", shards=str(tmp_path / "none.tar"), task=PureText())
+    with pytest.raises(ConfigError, match=r"\['none'\] have a weight and no samples"):
+        load(sources=[*sources_of(digits_folder), empty])

@@ -5,6 +5,7 @@ import tarfile
 import pytest
 
 from mllm_npu.data.index import build_index
+from mllm_npu.data.row import Row
 from mllm_npu.data.shards import ShardReader, split_name, walk_members, write_shard
 from mllm_npu.errors import DataError, SkipSample
 
@@ -140,3 +141,9 @@ def test_names_are_split_at_the_first_dot():
     assert split_name("key.JSON") == ("key", "json")
     assert split_name("no_extension") is None
     assert split_name("folder/.hidden") is None
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_shard(tmp_path / "file" / "a.tar", [Row(key="a", members={"txt": b"a"})])

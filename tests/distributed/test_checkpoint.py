@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -154,3 +155,16 @@ def test_long_lists_are_cut():
     found = {f"layer.{number}": torch.ones(1) for number in range(9)}
     with pytest.raises(CheckpointError, match=r"layer\.3 and 5 more"):
         check_fit("the model", expected={}, found=found)
+
+
+def test_a_broken_checkpoint_is_not_offered_instead_of_itself(tmp_path):
+    checkpoints = Checkpoints(folder=tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, tensors={}, values={})
+    (tmp_path / "step-00000002" / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"another one into .*: \['step-00000001'\]"):
+        checkpoints.load()
+    (tmp_path / "step-00000001" / "state.json").write_text("{")
+    shutil.rmtree(tmp_path / "step-00000002")
+    with pytest.raises(CheckpointError, match="there is no other"):
+        checkpoints.load(1)

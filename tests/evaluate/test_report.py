@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from mllm_npu.errors import DataError
 from mllm_npu.evaluate.figure import Figure, Target
 from mllm_npu.evaluate.knob import Trial
 from mllm_npu.evaluate.page import (
@@ -177,3 +178,10 @@ def test_files_are_written_whole(tmp_path, report, page, result):
     assert [(record["answer"], record["score"]) for record in records] == [("a", 1.0), ("b", 0.0)]
     assert records[0]["question"] == ["Say a"]
     assert records[0]["task"] == "echo"
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path, report, page, result):
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(DataError, match=r"report\.json cannot be written"):
+        write_report(tmp_path, report, page, stages=STAGES, results=[result])
+    assert not list(tmp_path.glob("*.partial"))

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from mllm_npu.errors import ConfigError
-from mllm_npu.models.fit import require_drawing, require_reading
+from mllm_npu.models.fit import require_drawing, require_reading, require_weight
 
 
 def language(width=32):
@@ -73,3 +73,10 @@ def test_a_projector_that_does_not_fit_is_refused_with_both_numbers(wrong, messa
 def test_drawing_parts_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         drawing(**changes)
+
+
+def test_a_weight_is_a_factor_from_zero_on():
+    require_weight("image_weight", 0.0)
+    for weight in (-0.5, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=f"image_weight={weight}"):
+            require_weight("image_weight", weight)

@@ -177,3 +177,22 @@ def test_the_file_says_which_names_are_shared(tmp_path):
     length = int.from_bytes(file.read_bytes()[:8], "little")
     header = json.loads(file.read_bytes()[8 : 8 + length])
     assert json.loads(header["__metadata__"]["aliases"]) == {"head.weight": "table.weight"}
+
+
+def test_whole_numbers_for_fractions_are_refused(tmp_path):
+    """Quantised weights would be taken for values; nothing would be said and nothing be right."""
+    values = {"table.weight": torch.ones(4, 3, dtype=torch.int8), "mean": torch.ones(3)}
+    save_file(values, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=r"holds I8.*quantised"):
+        load_weights(Tied(), tmp_path)
+    values["table.weight"] = torch.ones(4, 3, dtype=torch.bfloat16)
+    save_file(values, tmp_path / "x.safetensors")
+    assert load_weights(Tied(), tmp_path).missing == ()
+
+
+@pytest.mark.parametrize("keep", [0, 8, 60])
+def test_a_file_that_is_cut_off_is_refused_in_one_message(tmp_path, keep):
+    file = save_weights(tmp_path, Tied())
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read.*written whole"):
+        load_weights(Tied(), tmp_path)

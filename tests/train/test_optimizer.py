@@ -106,3 +106,19 @@ def test_refuses_nothing_to_train_and_patterns_without_match():
         AdamW(lr=0.1, lr_multipliers={"projector.*": 1.0}).build(
             dict(make_module().named_parameters())
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"betas": [0.9]},
+        {"betas": [0.9, 1.0]},
+        {"eps": 0.0},
+        {"weight_decay": -0.1},
+    ],
+)
+def test_settings_outside_their_range_are_refused(change):
+    with pytest.raises(ConfigError, match=r"AdamW was asked for with lr=.*two betas"):
+        AdamW(**{"lr": 1.0, **change})

@@ -91,3 +91,29 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     recorder, _ = make(tmp_path / "file" / "run")
     with pytest.raises(DataError, match="Choose a folder"):
         recorder.start(0, 1)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
+def test_what_stands_in_the_way_is_one_message(tmp_path, name):
+    if name == "tensorboard":
+        (tmp_path / name).write_text("")
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="Metrics were to be written"):
+        Recorder(folder=tmp_path, progress=False).start(0, 10)
+
+
+def test_a_disk_that_fills_up_is_one_message(tmp_path):
+    recorder = Recorder(folder=tmp_path, tensorboard=False, progress=False)
+    recorder.start(0, 10)
+    recorder.metrics_path.unlink(missing_ok=True)
+    recorder.metrics_path.mkdir()
+    with pytest.raises(DataError, match=r"metrics\.jsonl cannot be written.*last checkpoint"):
+        recorder.log(1, {"loss": 1.0})
+
+
+def test_lines_that_are_no_text_do_not_stop_a_resumed_run(tmp_path):
+    recorder = Recorder(folder=tmp_path, tensorboard=False, progress=False)
+    recorder.metrics_path.write_bytes(b'{"step": 1}\n\xff\xfe\n')
+    recorder.start(1, 10)
+    assert recorder.metrics_path.read_text() == '{"step": 1}\n'

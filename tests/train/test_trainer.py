@@ -264,3 +264,31 @@ def test_losses_are_read_every_log_interval(make):
 def test_refuses_settings_below_one(make, name):
     with pytest.raises(ConfigError, match=f"{name}=0"):
         make(**{name: 0})
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_gradients_are_never_turned_round(make, value):
+    with pytest.raises(ConfigError, match=f"clip_grad_norm={value}"):
+        make(clip_grad_norm=value)
+
+
+def test_data_without_anything_to_learn_stop_the_run(make, monkeypatch):
+    trainer = make(max_steps=100)
+    counts = trainer.objective.counts
+    monkeypatch.setattr(
+        trainer.objective, "counts", lambda batch: dict.fromkeys(counts(batch), 0.0)
+    )
+    with pytest.raises(TrainingError, match=r"20 steps in a row had nothing to learn.*language"):
+        trainer.run()
+    assert trainer.step == 19
+
+
+def test_a_step_without_targets_now_and_then_is_allowed(make, monkeypatch):
+    trainer = make(max_steps=30, checkpoint_every=100)
+    counts = trainer.objective.counts
+    monkeypatch.setattr(
+        trainer.objective,
+        "counts",
+        lambda batch: {name: n * (trainer.step % 12 == 0) for name, n in counts(batch).items()},
+    )
+    assert trainer.run()

@@ -177,3 +177,12 @@ def test_cross_attention_sees_the_condition_with_positions():
     decoder.unet.register_forward_pre_hook(lambda _, args: seen.update(states=args[2]))
     decoder._predict_clean(torch.zeros(1, 3, 8, 8), torch.tensor([5.0]), features)
     assert torch.equal(seen["states"], features + decoder.positions)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"block_channels": []}, {"pixel_unshuffle": 0}, {"num_groups": 0}, {"num_heads": 0}],
+)
+def test_levels_and_numbers_from_one_on(change):
+    with pytest.raises(ConfigError, match="at least one level and numbers from 1"):
+        FlowImageDecoder(**{"width": 16, "num_tokens": 4, "picture_size": 8, **change})

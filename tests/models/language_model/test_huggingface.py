@@ -232,3 +232,14 @@ def test_a_window_that_no_layer_passes_on_limits_the_length(family_config):
     model._check_layers([None, None])
     with pytest.raises(RequestError, match="at most 5"):
         model._check_length(6)
+
+
+def test_heads_that_cannot_be_shared_out_are_refused(family_config):
+    config = {**family_config("llama"), "num_attention_heads": 4, "num_key_value_heads": 3}
+    with pytest.raises(ConfigError, match=r"num_attention_heads=4 and num_key_value_heads=3"):
+        HuggingFaceLanguageModel(config=config)
+
+
+def test_the_longest_sequence_is_known(family_config):
+    config = {**family_config("llama"), "max_position_embeddings": 77}
+    assert HuggingFaceLanguageModel(config=config).max_tokens == 77

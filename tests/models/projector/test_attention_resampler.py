@@ -78,3 +78,9 @@ def test_it_builds_without_memory():
     with torch.device("meta"):
         resampler = make()
         assert resampler(torch.randn(2, 25, 24)).is_meta
+
+
+@pytest.mark.parametrize("num_heads", [0, -1, 5])
+def test_heads_that_do_not_divide_the_width_are_refused(num_heads):
+    with pytest.raises(ConfigError, match=f"num_heads={num_heads}"):
+        AttentionResampler(input_dim=8, output_dim=8, num_queries=4, num_heads=num_heads)

@@ -90,3 +90,21 @@ def test_text_tower_and_kind_of_text_must_go_together(make, make_model, make_lan
         make("contrast", text_tower=None)
     with pytest.raises(ConfigError, match="text='class'"):
         VisionObjective(model=make_model(), trainable=["*"], text="class")
+
+
+def test_an_encoder_that_stays_frozen_is_refused(make_model):
+    with pytest.raises(ConfigError, match=r"leaves it frozen.*vision_encoder"):
+        VisionObjective(model=make_model(), trainable=["projector.*"], text="caption")
+
+
+def test_a_text_tower_that_lacks_rows_is_refused(make, make_language_model):
+    tower = make_language_model()
+    tower.vocab_size -= 1
+    with pytest.raises(ConfigError, match="same vocab_size"):
+        make("contrast", text_tower=tower)
+
+
+@pytest.mark.parametrize("name", ["text_weight", "reconstruction_weight"])
+def test_a_negative_weight_is_refused(make, name):
+    with pytest.raises(ConfigError, match=f"{name}=-1"):
+        make("caption", **{name: -1.0})
