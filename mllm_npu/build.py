@@ -14,7 +14,7 @@ from torch import nn
 from mllm_npu.config import Config, read_config, select, to_yaml, write_config
 from mllm_npu.data.worlds.recipes import VERSIONS, check_data
 from mllm_npu.device.platform import pick_device
-from mllm_npu.device.process import tune_process
+from mllm_npu.device.process import ThreadWatch, tune_process
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import ConfigError, MllmNpuError, WeightsError
 from mllm_npu.inference.engine import Engine
@@ -101,6 +101,7 @@ def build_trainer(config: Config) -> Any:
         checkpoints=build_part(config.train.checkpoints, config=to_yaml(config)),
         mesh=mesh,
         device=device,
+        thread_watch=ThreadWatch(config.threads),
     )
 
 

@@ -11,9 +11,9 @@ ENOUGH = 0.985
 
 RULE = (
     f"Of the settings with at least {ENOUGH:.1%} judged right on the validation split, the one "
-    "with the highest tie-break value wins. Where none has, the highest share wins; shares that are "
-    "lower by no more than one standard error of the best, or by a single picture, are ties. The "
-    "held-out split is not looked at."
+    "with the highest tie-break value wins. Where none has, the highest share wins; shares that "
+    "are lower by no more than one standard error of the best, or by a single picture, are ties. "
+    "The held-out split is not looked at."
 )
 
 

@@ -50,6 +50,7 @@ def match_names(names: Iterable[str], pattern: str, *, what: str) -> list[str]:
         parts = sorted({".".join(name.split(".")[:2]) for name in listed})
         raise ConfigError(
             f"{what}: the pattern {pattern!r} matches no parameter. "
-            f"Names begin with {parts[:12]}; a pattern covers the whole name, as in 'projector.*'."
+            f"Names begin with {parts[:12]}; a pattern covers the whole name, as in 'projector.*'. "
+            "Correct it, or choose an objective made for this model."
         )
     return matched

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from mllm_npu.batch import Batch
 from mllm_npu.device.platform import platform_of
+from mllm_npu.device.process import ThreadWatch
 from mllm_npu.distributed.checkpoint import Checkpoints, module_tensors
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import CheckpointError, ConfigError, TrainingError
@@ -48,6 +49,7 @@ class Trainer:
         ema_decay: of the averaged weights; None keeps none.
         checkpoint_every: updates between checkpoints; one more is written at the end.
         log_every: updates between two looks at the losses.
+        thread_watch: is asked every log interval to keep the CPU threads fitting; None never.
         autocast: compute in the dtype the device is best at; on a CPU that is float32 anyway.
 
     Attributes:
@@ -68,6 +70,7 @@ class Trainer:
         checkpoints: Checkpoints,
         mesh: Mesh,
         device: torch.device,
+        thread_watch: ThreadWatch | None = None,
         max_steps: int,
         accumulate: int = 1,
         clip_grad_norm: float | None = 1.0,
@@ -95,6 +98,7 @@ class Trainer:
         self.checkpoints = checkpoints
         self.mesh = mesh
         self.device = device
+        self.thread_watch = thread_watch
         self.max_steps = max_steps
         self.accumulate = accumulate
         self.clip_grad_norm = float("inf") if clip_grad_norm is None else clip_grad_norm
@@ -239,6 +243,8 @@ class Trainer:
             self.recorder.start(self.step, self.max_steps)
 
     def _log(self) -> None:
+        if self.thread_watch is not None:
+            self.thread_watch.look()
         values = self._meter.read(self.mesh)
         work = self.mesh.sum(self._throughput.work())
         if not values:

@@ -10,6 +10,7 @@ import torch
 from mllm_npu.device import process
 from mllm_npu.device.process import (
     ProcessTuning,
+    ThreadWatch,
     busy_cores,
     choose_threads,
     tune_allocator,
@@ -152,3 +153,47 @@ def test_the_allocator_keeps_what_was_freed():
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(process.platform, "libc_ver", lambda: ("", ""))
     assert tune_allocator() is False
+
+
+class Load:
+    """What the machine did, as the watch reads it: clock, busy seconds, own seconds."""
+
+    def __init__(self, monkeypatch, *readings):
+        waiting = iter(readings)
+        monkeypatch.setattr(ThreadWatch, "_now", lambda self: next(waiting))
+        monkeypatch.setattr(process, "usable_cores", lambda: 2)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_watch_gives_a_core_away_and_takes_it_back(monkeypatch, two_threads):
+    Load(monkeypatch, (0.0, 0.0, 0.0), (10.0, 20.0, 10.0), (20.0, 30.0, 20.0))
+    watch = ThreadWatch("auto")
+    assert watch.look() == torch.get_num_threads() == 1
+    assert watch.look() == torch.get_num_threads() == 2
+
+
+def test_the_watch_leaves_a_quiet_machine_alone(monkeypatch, two_threads):
+    Load(monkeypatch, (0.0, 0.0, 0.0), (10.0, 20.0, 19.5))
+    assert ThreadWatch("auto").look() == 2
+
+
+def test_looks_close_together_change_nothing(monkeypatch, two_threads):
+    Load(monkeypatch, (0.0, 0.0, 0.0), (1.0, 2.0, 0.0))
+    assert ThreadWatch("auto", seconds=5.0).look() == 2
+
+
+def test_a_number_of_threads_is_never_changed(monkeypatch, two_threads):
+    Load(monkeypatch)
+    assert ThreadWatch(2).look() == 2
+
+
+def test_the_watch_reads_the_real_machine(two_threads):
+    watch = ThreadWatch("auto", seconds=0.0)
+    assert watch.look() in (1, 2)
