@@ -6,14 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ENOUGH = 0.985
-"""Share judged right on the validation split that leaves room for the 0.98 asked of a run."""
-
 RULE = (
-    f"Of the settings with at least {ENOUGH:.1%} judged right on the validation split, the one "
-    "with the highest tie-break value wins. Where none has, the highest share wins; shares that "
-    "are lower by no more than one standard error of the best, or by a single picture, are ties. "
-    "The held-out split is not looked at."
+    "The highest share judged right on the validation split wins. Settings whose share is lower by "
+    "no more than one standard error of the best share, or by a single picture, are ties; among "
+    "them the highest tie-break value wins. The held-out split is not looked at."
 )
 
 
@@ -41,13 +37,9 @@ class Trial:
 
 def choose_trial(trials: Sequence[Trial]) -> Trial:
     """The trial that wins by ``RULE``."""
-    enough = [trial for trial in trials if trial.judged >= ENOUGH]
-    return max(enough or _best(trials), key=lambda trial: trial.tie_break)
-
-
-def _best(trials: Sequence[Trial]) -> list[Trial]:
     best = max(trials, key=lambda trial: trial.judged)
     error = math.sqrt(best.judged * (1 - best.judged) / best.num)
     # A perfect share would have no error at all, yet the next picture may be wrong.
     noise = max(error, 1 / best.num) + _ROUNDING
-    return [trial for trial in trials if trial.judged >= best.judged - noise]
+    ties = [trial for trial in trials if trial.judged >= best.judged - noise]
+    return max(ties, key=lambda trial: trial.tie_break)
