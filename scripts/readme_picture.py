@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, nargs="?", default=Path("runs/digits"))
     parser.add_argument("--out", type=Path, default=Path("docs/images/digits.png"))
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance", type=float, default=2.0)
     given = parser.parse_args(arguments)
     engine, config = load_engine(find_model_folder(given.run))
     options = GenerationOptions(max_new_tokens=24, guidance=given.guidance)
