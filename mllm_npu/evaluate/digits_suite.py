@@ -36,8 +36,8 @@ TARGETS = {
 }
 
 LEAD = (
-    "One small model reads digits, answers in words and draws. Every figure is measured on scans, "
-    "strips and wordings that training never saw."
+    "One small model reads digits, answers in words and draws. Every figure is measured on scans "
+    "that training never saw; single digits are asked for in wordings it never saw either."
 )
 
 
