@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from mllm_npu.evaluate import digits_page
 from mllm_npu.evaluate.diversity import mean_squared_error, spread_within_classes
@@ -11,14 +10,13 @@ from mllm_npu.evaluate.figure import Figure, Target, figure_of, mean_figure
 from mllm_npu.evaluate.knob import Trial, choose_trial
 from mllm_npu.evaluate.page import Choice
 from mllm_npu.evaluate.real_digits import Redrawn, Scans, read_scans
-from mllm_npu.evaluate.runner import Meter, TaskResult, run_tasks
+from mllm_npu.evaluate.runner import TaskResult, run_tasks
 from mllm_npu.evaluate.suite_result import SuiteResult
 from mllm_npu.evaluate.tasks.digits_draw import DigitDrawing
 from mllm_npu.evaluate.tasks.digits_read import DigitReading
 from mllm_npu.evaluate.tasks.digits_strips import DigitStrips
 from mllm_npu.evaluate.tasks.digits_sum import DigitSums
-from mllm_npu.inference.engine import Engine
-from mllm_npu.inference.options import GenerationOptions
+from mllm_npu.evaluate.world_suite import WorldSuite
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0)
 """Tried on the validation split, for drawing and for reconstruction apart."""
@@ -41,35 +39,14 @@ LEAD = (
 )
 
 
-class DigitsSuite:
-    """The figures of the digits world.
+class DigitsSuite(WorldSuite):
+    """The figures of the digits world."""
 
-    Args:
-        engine: answers and draws.
-        world: folder of the world.
-        options: how replies are made; the guidance of pictures is chosen here.
-        limit: examples per task; None takes all.
-        meter: is told what is done.
-    """
-
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        world: Path,
-        options: GenerationOptions,
-        limit: int | None,
-        meter: Meter,
-    ) -> None:
-        self.engine = engine
-        self.world = world
-        self.options = options
-        self.limit = limit
-        self.meter = meter
-        self.scans, self.judge = read_scans(world)
+    def __post_init__(self) -> None:
+        self.scans, self.judge = read_scans(self.world)
 
     def measure(self) -> SuiteResult:
-        """Choose guidance on the validation split, then measure on the held-out one."""
+        """See WorldSuite."""
         drawing, redrawing = self._choose_drawing(), self._choose_redrawing()
         best = replace(self.options, guidance=drawing.chosen.guidance)
         results = run_tasks(

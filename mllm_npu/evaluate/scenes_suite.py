@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from mllm_npu.data.worlds.scene_pictures import parse_scene
 from mllm_npu.evaluate.figure import Figure, Target, figure_of, mean_figure
 from mllm_npu.evaluate.judge_scenes import SceneJudge
 from mllm_npu.evaluate.knob import Trial, choose_trial
 from mllm_npu.evaluate.page import Choice, Gallery, Tile, TileRow, make_tile
-from mllm_npu.evaluate.runner import Meter, TaskResult, run_tasks
+from mllm_npu.evaluate.runner import TaskResult, run_tasks
 from mllm_npu.evaluate.suite_result import SuiteResult
 from mllm_npu.evaluate.tasks.scenes_captions import SceneCaptions
 from mllm_npu.evaluate.tasks.scenes_draw import SceneDrawing
 from mllm_npu.evaluate.tasks.scenes_edit import SceneEdits
 from mllm_npu.evaluate.tasks.scenes_questions import SceneQuestions
 from mllm_npu.evaluate.world_rows import meta_of, read_rows
-from mllm_npu.inference.engine import Engine
-from mllm_npu.inference.options import GenerationOptions
+from mllm_npu.evaluate.world_suite import WorldSuite
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0)
 """Tried on the validation split."""
@@ -38,36 +36,15 @@ _ROW = 8
 _NUM_SHOWN = 40
 
 
-class ScenesSuite:
-    """The figures of the scenes world.
+class ScenesSuite(WorldSuite):
+    """The figures of the scenes world."""
 
-    Args:
-        engine: answers and draws.
-        world: folder of the world.
-        options: how replies are made; the guidance of pictures is chosen here.
-        limit: examples per task; None takes all.
-        meter: is told what is done.
-    """
-
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        world: Path,
-        options: GenerationOptions,
-        limit: int | None,
-        meter: Meter,
-    ) -> None:
-        self.engine = engine
-        self.world = world
-        self.options = options
-        self.limit = limit
-        self.meter = meter
-        self._test = read_rows(world, "caption", "test")
+    def __post_init__(self) -> None:
+        self._test = read_rows(self.world, "caption", "test")
         self.judge = SceneJudge(picture_size=self._test[0].picture().width)
 
     def measure(self) -> SuiteResult:
-        """Choose guidance on the validation split, then measure on the held-out one."""
+        """See WorldSuite."""
         drawing = self._choose_drawing()
         best = replace(self.options, guidance=drawing.chosen.guidance)
         results = run_tasks(
