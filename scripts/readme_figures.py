@@ -166,6 +166,13 @@ SCENES_ROWS = (
         target="≥ 95 %",
     ),
     Row(
+        key="scenes_edit_strict",
+        english="scenes edited as told, with every object right",
+        chinese="按指令编辑，每个物体都正确",
+        form="{:.1%}",
+        target="",
+    ),
+    Row(
         key="train_seconds",
         english="seconds of all training stages",
         chinese="全部训练阶段的秒数",
