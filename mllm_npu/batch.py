@@ -35,6 +35,10 @@ class Sample:
             features, int64 [G, P].
         pictures: the drawn pictures at the image decoder's size where one is trained, else None,
             uint8 [G, 3, S, S].
+        conditions: for each drawn picture the one it changes, black where it changes none, at the
+            same size; None where the image decoder takes none, uint8 [G, 3, S, S].
+        condition_weights: 1 where there is such a picture, else 0, float32 [G]; None with
+            ``conditions``.
         key: name of the row in its shard.
         source: name of the data set.
         task: kind of row (caption, ocr, ...).
@@ -49,6 +53,8 @@ class Sample:
     draw_tiles: Tensor
     draw_slots: Tensor
     pictures: Tensor | None = None
+    conditions: Tensor | None = None
+    condition_weights: Tensor | None = None
     key: str = ""
     source: str = ""
     task: str = ""
@@ -84,6 +90,8 @@ class Batch:
         draw_weights: 1 for a real drawn picture, 0 for the blank one, float32 [G].
         draw_sequences: sequence number of each drawn picture, int64 [G].
         pictures: uint8 [G, 3, S, S] where an image decoder is trained, else None.
+        conditions: uint8 [G, 3, S, S] where that decoder takes the picture to change, else None.
+        condition_weights: 1 where there is such a picture, float32 [G], else None.
         num_drawn: real drawn pictures, on the host.
         keys, sources, tasks: of each sequence; empty strings for the blank one.
     """
@@ -103,6 +111,8 @@ class Batch:
     draw_weights: Tensor
     draw_sequences: Tensor
     pictures: Tensor | None = None
+    conditions: Tensor | None = None
+    condition_weights: Tensor | None = None
     num_drawn: int = 0
     keys: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

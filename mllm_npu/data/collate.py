@@ -28,6 +28,7 @@ class BlankTile:
         num_drawn_tokens: P; 0 for a model that only reads and needs no stand-in.
         token_id: fills the blank sequence; its embeddings carry no loss.
         picture_size: pixels of a drawn picture's edge where an image decoder is trained, else None.
+        condition_pictures: whether that decoder takes a picture to change.
     """
 
     tile_size: int
@@ -35,6 +36,7 @@ class BlankTile:
     num_drawn_tokens: int
     token_id: int
     picture_size: int | None = None
+    condition_pictures: bool = False
 
     @classmethod
     def of(cls, processor: Processor) -> Self:
@@ -45,6 +47,7 @@ class BlankTile:
             num_drawn_tokens=processor.num_drawn_tokens,
             token_id=processor.pad_id,
             picture_size=processor.picture_size,
+            condition_pictures=processor.condition_pictures,
         )
 
     def sample(self, *, read: bool, drawn: bool) -> Sample:
@@ -53,6 +56,7 @@ class BlankTile:
         num_drawn = self.num_drawn_tokens if drawn else 0
         places = torch.arange(num_read + num_drawn)
         size = self.picture_size
+        black = None if size is None else torch.zeros(int(drawn), 3, size, size, dtype=torch.uint8)
         return Sample(
             input_ids=torch.full_like(places, self.token_id),
             labels=torch.full_like(places, IGNORED_LABEL),
@@ -62,9 +66,9 @@ class BlankTile:
             read_slots=places[:num_read].view(int(read), self.num_read_tokens),
             draw_tiles=torch.zeros(int(drawn), dtype=torch.int64),
             draw_slots=places[num_read:].view(int(drawn), self.num_drawn_tokens),
-            pictures=None
-            if size is None
-            else torch.zeros(int(drawn), 3, size, size, dtype=torch.uint8),
+            pictures=black,
+            conditions=black if self.condition_pictures else None,
+            condition_weights=torch.zeros(int(drawn)) if self.condition_pictures else None,
         )
 
 
@@ -108,7 +112,9 @@ def collate(samples: Sequence[Sample], *, blank: BlankTile) -> Batch:
         draw_slots=_join([row.draw_slots for row in rows], starts),
         draw_weights=torch.ones(num_rows) if num_drawn else torch.zeros(num_rows),
         draw_sequences=_number([row.draw_tiles for row in rows]),
-        pictures=_join_pictures(rows),
+        pictures=_join_drawn([row.pictures for row in rows]),
+        conditions=_join_drawn([row.conditions for row in rows]),
+        condition_weights=_join_drawn([row.condition_weights for row in rows]),
         num_drawn=num_drawn,
         keys=tuple(row.key for row in rows),
         sources=tuple(row.source for row in rows),
@@ -133,6 +139,7 @@ def _number(values: Sequence[Tensor]) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(values)), counts)
 
 
-def _join_pictures(rows: Sequence[Sample]) -> Tensor | None:
-    pictures = [row.pictures for row in rows if row.pictures is not None and len(row.pictures)]
-    return torch.cat(pictures) if pictures else None
+def _join_drawn(values: Sequence[Tensor | None]) -> Tensor | None:
+    """What belongs to the drawn pictures of each row, end to end; None where there is none."""
+    given = [value for value in values if value is not None and len(value)]
+    return torch.cat(given) if given else None

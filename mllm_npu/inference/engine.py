@@ -6,17 +6,17 @@ tile, P tokens per drawn picture, V vision width, S pixels.
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mllm_npu.batch import Sample
 from mllm_npu.errors import RequestError
+from mllm_npu.inference.drawing import draw_pictures, fresh_seed, redraw
 from mllm_npu.inference.events import Event, Finished, ImageMade, Reply, collect_reply
 from mllm_npu.inference.group import Group, begin_group, go_on
 from mllm_npu.inference.image_tokens import ImageTokens
@@ -24,8 +24,7 @@ from mllm_npu.inference.live_row import LiveRow
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.prompts import check_question, embed_prompts
 from mllm_npu.inference.sampling import choose_tokens
-from mllm_npu.processing.conversation import Conversation
-from mllm_npu.processing.image_transform import resize, to_picture, to_tensor
+from mllm_npu.processing.conversation import Conversation, Text
 
 if TYPE_CHECKING:
     from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
@@ -138,18 +137,14 @@ class Engine:
         Raises:
             RequestError: if the model cannot draw.
         """
-        artist = self._require_artist()
-        size = artist.vision_encoder.tile_size
-        tiles_G3HW = torch.stack([resize(to_tensor(picture), size) for picture in pictures])
-        seed = _fresh_seed() if options.seed is None else options.seed
-        redrawn: list[Image.Image] = []
-        with torch.inference_mode():
-            for start in range(0, len(pictures), self.max_batch):
-                chunk_G3HW = tiles_G3HW[start : start + self.max_batch].to(self.device)
-                features_GPV = artist.target_features(artist.encode_tiles(chunk_G3HW))
-                generators = [Generator().manual_seed(seed) for _ in chunk_G3HW]
-                redrawn.extend(self._draw(features_GPV, [options] * len(chunk_G3HW), generators))
-        return redrawn
+        return redraw(
+            self._require_artist(),
+            pictures,
+            options,
+            device=self.device,
+            max_batch=self.max_batch,
+            exact=False,
+        )
 
     def _begin(self, requests: Sequence[Request]) -> list[LiveRow]:
         samples: list[Sample] = []
@@ -166,12 +161,13 @@ class Engine:
                 options=options,
                 prompt_LD=prompt_LD,
                 room=self.processor.max_tokens - len(prompt_LD),
-                seed=_fresh_seed() if options.seed is None else options.seed,
+                seed=fresh_seed(options.seed),
                 decode=self.processor.decode_text,
                 image_block=self._tokens.block,
                 stop_ids=self._stop_ids,
+                shown=_last_picture(conversation),
             )
-            for (number, _, options), prompt_LD in zip(requests, prompts, strict=True)
+            for (number, conversation, options), prompt_LD in zip(requests, prompts, strict=True)
         ]
         for row in rows:
             row.check_room()
@@ -221,38 +217,21 @@ class Engine:
         places, rows = zip(*group.live(), strict=True)
         artist = self._require_artist()
         features_GPV = self._tokens.predict_features(artist, hidden_BLD[list(places)])
-        pictures = self._draw(
-            features_GPV, [row.options for row in rows], [row.picture_generator() for row in rows]
+        pictures = draw_pictures(
+            artist,
+            features_GPV,
+            options=[row.options for row in rows],
+            generators=[row.picture_generator() for row in rows],
+            conditions=[row.shown for row in rows],
         )
         events: list[NumberedEvent] = []
         for row, picture, features_PV in zip(
             rows, pictures, features_GPV.float().cpu(), strict=True
         ):
             made = ImageMade(picture=picture, features=features_PV)
-            row.end_picture()
+            row.end_picture(picture)
             events.extend((row.number, event) for event in (made, *row.finish_if_full()))
         return events
-
-    def _draw(
-        self,
-        features_GPV: Tensor,
-        options: Sequence[GenerationOptions],
-        generators: Sequence[Generator],
-    ) -> list[Image.Image]:
-        """Draw pictures; those with equal steps and guidance are one batch."""
-        alike: dict[tuple[int, float], list[int]] = defaultdict(list)
-        for place, wish in enumerate(options):
-            alike[wish.image_steps, wish.guidance].append(place)
-        drawn: dict[int, Image.Image] = {}
-        for (steps, guidance), places in alike.items():
-            pictures_G3SS = self._require_artist().image_decoder.decode(
-                features_GPV[places],
-                steps=steps,
-                guidance=guidance,
-                generator=[generators[place] for place in places],
-            )
-            drawn.update(zip(places, map(to_picture, pictures_G3SS.cpu()), strict=True))
-        return [drawn[place] for place in range(len(options))]
 
     def _require_artist(self) -> SEED:
         if self._artist is None:
@@ -274,5 +253,6 @@ def _find_stop_ids(processor: Processor) -> frozenset[int]:
     return frozenset({processor.eos_id, *(number for number in closing if number in special)})
 
 
-def _fresh_seed() -> int:
-    return random.SystemRandom().randrange(2**31)
+def _last_picture(conversation: Conversation) -> Image.Image | None:
+    parts = (part for turn in reversed(conversation.turns) for part in reversed(turn.parts))
+    return next((part.picture for part in parts if not isinstance(part, Text)), None)

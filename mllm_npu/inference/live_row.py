@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from PIL import Image
 from torch import Generator, Tensor
 
 from mllm_npu.errors import RequestError
@@ -31,6 +32,7 @@ class LiveRow:
         decode: token ids -> text.
         image_block: ids of a whole picture.
         stop_ids: ids that end a reply.
+        shown: the last picture of the question or the reply, which a drawn one may change.
     """
 
     number: int
@@ -41,6 +43,7 @@ class LiveRow:
     decode: Callable[[Sequence[int]], str]
     image_block: Sequence[int]
     stop_ids: frozenset[int]
+    shown: Image.Image | None = None
     ids: list[int] = field(default_factory=list)
     num_chosen: int = 0
     num_pictures: int = 0
@@ -92,8 +95,9 @@ class LiveRow:
         self.draws = True
         return said
 
-    def end_picture(self) -> None:
-        """The picture's features were read; the reply goes on after it."""
+    def end_picture(self, picture: Image.Image) -> None:
+        """The picture is drawn; the reply goes on after it, and may change it."""
+        self.shown = picture
         self.draws = False
         self.num_pictures += 1
 

@@ -25,6 +25,7 @@ class GenerationOptions:
             gives text only.
         image_steps: solver steps of the image decoder.
         guidance: classifier-free guidance scale of the image decoder; 1 switches it off.
+        image_guidance: guidance scale of the picture that is changed, where the decoder takes one.
 
     Raises:
         RequestError: if a value is outside its range.
@@ -38,6 +39,7 @@ class GenerationOptions:
     images: ImageMode = "auto"
     image_steps: int = 10
     guidance: float = 2.0
+    image_guidance: float = 1.5
 
     def __post_init__(self) -> None:
         checks = (
@@ -53,6 +55,7 @@ class GenerationOptions:
                 0 <= self.guidance < math.inf,
                 "a number from 0 (1 switches guidance off)",
             ),
+            ("image_guidance", 0 <= self.image_guidance < math.inf, "a number from 0"),
         )
         for name, fits, wanted in checks:
             if not fits:

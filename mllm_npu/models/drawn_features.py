@@ -30,7 +30,7 @@ class DrawnFeatures(nn.Module):
             / P tokens that follow each other in a row, as the released SEED-X weights were trained.
 
     Raises:
-        ConfigError: P is no square, or an unknown pooling.
+        ConfigError: P is no square where the grid is pooled, or an unknown pooling.
     """
 
     mean: Tensor
@@ -50,7 +50,8 @@ class DrawnFeatures(nn.Module):
             raise ConfigError(
                 f"DrawnFeatures was asked for pooling={pooling!r}; choose grid or sequence."
             )
-        grid_side(num_tokens, part="DrawnFeatures")
+        if pooling == "grid":
+            grid_side(num_tokens, part="DrawnFeatures")
         self.width, self.num_tokens, self.normalize, self.pooling = (
             width,
             num_tokens,

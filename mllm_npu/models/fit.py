@@ -49,9 +49,7 @@ def require_drawing(
                 f"SEED needs {name} and got none; give one, or use GeneralizedMultimodalModel, "
                 "which only reads."
             )
-    _require(
-        "drawn_features.width", drawn_features.width, "vision_encoder.width", vision_encoder.width
-    )
+    require_decoder(vision_encoder, image_decoder, drawn_features)
     _require(
         "output_projector.input_dim",
         output_projector.input_dim,
@@ -72,6 +70,19 @@ def require_drawing(
     )
     _require_tokens(
         "output_projector", output_projector, "drawn_features.num_tokens", drawn_features.num_tokens
+    )
+
+
+def require_decoder(
+    vision_encoder: VisionEncoder, image_decoder: ImageDecoder, drawn_features: DrawnFeatures
+) -> None:
+    """Refuse an image decoder that cannot draw from the encoder's features.
+
+    Raises:
+        ConfigError: names both numbers.
+    """
+    _require(
+        "drawn_features.width", drawn_features.width, "vision_encoder.width", vision_encoder.width
     )
     _require(
         "image_decoder.width", image_decoder.width, "drawn_features.width", drawn_features.width

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Generator, Tensor, nn
 
 
@@ -21,11 +22,19 @@ class VisionEncoder(nn.Module, ABC):
         width: V, size of a feature.
         num_tokens: K, features per tile.
         tile_size: pixels of a tile's edge.
+        mean: subtracted from each channel of a picture in 0..1.
+        std: divides each channel after that.
     """
 
     width: int
     num_tokens: int
     tile_size: int
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def empty_tile(self) -> Tensor:
+        """The tile whose normalised pixels are all zero, float32 0..255 [3, H, W]."""
+        return torch.tensor(self.mean)[:, None, None].mul(255).repeat(1, *[self.tile_size] * 2)
 
     @abstractmethod
     def forward(self, tiles_I3HW: Tensor) -> Tensor:
@@ -125,15 +134,41 @@ class ImageDecoder(nn.Module, ABC):
         width: size of a condition feature.
         num_tokens: P, condition features per picture.
         picture_size: S, pixels of the drawn picture's edge.
+        takes_condition: whether it draws with a second picture in view, the one that is edited.
+        needs_empty: whether guidance needs the features of the empty tile; else it has learnt its
+            own.
     """
 
     width: int
     num_tokens: int
     picture_size: int
+    takes_condition: bool = False
+    needs_empty: bool = False
 
     @abstractmethod
-    def loss(self, pictures_G3SS: Tensor, features_GPV: Tensor) -> Tensor:
-        """Loss of each picture, uint8 [G, 3, S, S], given its condition -> float32 [G]."""
+    def encode_pictures(self, pictures_G3SS: Tensor) -> Tensor:
+        """What the loss needs of pictures, uint8 [G, 3, S, S] -> float [G, C, H, W]; no gradient.
+
+        It does not change while the decoder is trained, so it may be kept.
+        """
+
+    @abstractmethod
+    def loss(
+        self,
+        encoded_GCHW: Tensor,
+        features_GPV: Tensor,
+        *,
+        conditions_GCHW: Tensor | None = None,
+        empty_PV: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of each picture given its features -> float32 [G].
+
+        Args:
+            encoded_GCHW: from ``encode_pictures``.
+            features_GPV: features of each picture.
+            conditions_GCHW: ``encode_pictures`` of the pictures in view, zeros where there is none.
+            empty_PV: features of the empty tile, where ``needs_empty``.
+        """
 
     @abstractmethod
     def decode(
@@ -143,16 +178,22 @@ class ImageDecoder(nn.Module, ABC):
         steps: int,
         guidance: float,
         generator: Generator | Sequence[Generator] | None,
+        empty_PV: Tensor | None = None,
+        conditions_G3SS: Tensor | None = None,
+        image_guidance: float = 1.5,
     ) -> Tensor:
-        """Draw one picture per condition, -> uint8 [G, 3, S, S].
+        """Draw one picture per row of features, -> uint8 [G, 3, S, S].
 
         Args:
-            features_GPV: conditions.
+            features_GPV: what to draw.
             steps: solver steps.
             guidance: classifier-free guidance scale; 1 switches it off.
             generator: source of the starting noise, on the CPU so that a seed means the same on
                 every device; a sequence gives every picture its own, so that it does not depend on
                 who else is in the batch.
+            empty_PV: features of the empty tile, where ``needs_empty``.
+            conditions_G3SS: the pictures in view, uint8, where ``takes_condition``; None: none.
+            image_guidance: guidance scale of the picture in view.
         """
 
     @abstractmethod

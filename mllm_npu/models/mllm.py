@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mllm_npu.batch import Batch, Losses, LossTerm
 from mllm_npu.errors import ConfigError, DataError
+from mllm_npu.models.drawing import Drawing
 from mllm_npu.models.drawn_features import DrawnFeatures
 from mllm_npu.models.fit import require_drawing, require_reading, require_weight
 from mllm_npu.models.interfaces import ImageDecoder, LanguageModel, Projector, VisionEncoder
@@ -137,7 +138,7 @@ GeneraliazedMultimodalModels = GeneralizedMultimodalModel
 """The name under which configs of the original know the class."""
 
 
-class SEED(GeneralizedMultimodalModel):
+class SEED(GeneralizedMultimodalModel, Drawing):
     """A multimodal model that also draws: states at drawn slots predict vision features.
 
     Args:
@@ -196,10 +197,6 @@ class SEED(GeneralizedMultimodalModel):
     def predict_features(self, hidden_GPD: Tensor) -> Tensor:
         """Features that the states at drawn slots stand for, float [G, P, D] -> [G, P, V]."""
         return self.output_projector(hidden_GPD)
-
-    def target_features(self, features_GKV: Tensor) -> Tensor:
-        """What a drawn picture's features should be, [G, K, V] -> [G, P, V]; no gradient."""
-        return self.drawn_features(features_GKV.detach())
 
     def drawn_hidden(self, batch: Batch, hidden_TD: Tensor) -> Tensor:
         """States at the slots of the drawn pictures, float [G, P, D].

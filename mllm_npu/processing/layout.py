@@ -1,6 +1,6 @@
-"""Collect the tokens and the pixels of one sample while it is laid out.
+"""Collect the tokens of one sample while it is laid out, and which pictures fill which slots.
 
-Shape letters: I tiles, G drawn pictures, R rows of slots, W slots of a row, S pixels of an edge.
+Shape letters: R rows of slots, W slots of a row.
 """
 
 from __future__ import annotations
@@ -51,35 +51,6 @@ class TokenLayout:
         self.draw_starts.append(len(self.ids) + 1)
         self.add(block[:1], learn=True)
         self.add(block[1:], learn=False)
-
-
-@dataclass(slots=True, kw_only=True)
-class TileList:
-    """Tiles so far, in reading order.
-
-    Args:
-        tiles: blocks of tiles, uint8 [I, 3, S, S] each.
-        positions: their centres, float32 [I, 2] each.
-        read: numbers of the tiles that are read.
-        drawn: numbers of the tiles that are drawn.
-    """
-
-    tiles: list[Tensor] = field(default_factory=list)
-    positions: list[Tensor] = field(default_factory=list)
-    read: list[int] = field(default_factory=list)
-    drawn: list[int] = field(default_factory=list)
-
-    def add(self, tiles: Tensor, positions: Tensor, *, drawn: bool) -> None:
-        """Append the tiles of one picture."""
-        first = len(self.read) + len(self.drawn)
-        (self.drawn if drawn else self.read).extend(range(first, first + len(tiles)))
-        self.tiles.append(tiles)
-        self.positions.append(positions)
-
-
-def concatenate_pixels(blocks: list[Tensor], *, size: int) -> Tensor:
-    """Join blocks of pictures, uint8 [I, 3, S, S]; without blocks, none of that size."""
-    return torch.cat(blocks) if blocks else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
 
 def slot_places(starts: list[int], width: int) -> Tensor:

@@ -27,18 +27,12 @@ from mllm_npu.processing.conversation import (
     Role,
     Text,
 )
-from mllm_npu.processing.image_transform import stretch
-from mllm_npu.processing.layout import (
-    TileList,
-    TokenLayout,
-    concatenate_pixels,
-    slot_places,
-)
+from mllm_npu.processing.layout import TokenLayout, slot_places
+from mllm_npu.processing.sample_pixels import cut_pictures
 from mllm_npu.processing.special_tokens import ImageIds, reserved_ids
 
 _CACHED_PIECES = 16384
 _LONGEST_CACHED_PIECE = 512
-_CENTRE = torch.tensor([[0.5, 0.5]])
 
 
 class Processor:
@@ -57,6 +51,7 @@ class Processor:
             left out.
         max_tokens: longest sample; a longer one is left out, never cut.
         picture_size: edge of the drawn pictures an image decoder is trained on; None: no decoder.
+        condition_pictures: whether that decoder takes the picture before a drawn one, to change it.
         augment: distorts pictures where ``encode`` is given an rng.
 
     Attributes:
@@ -78,6 +73,7 @@ class Processor:
         num_drawn_tokens: int,
         max_tokens: int,
         picture_size: int | None = None,
+        condition_pictures: bool = False,
         augment: AffineAugment | None = None,
     ) -> None:
         self.tokenizer = tokenizer
@@ -87,6 +83,7 @@ class Processor:
         self.num_drawn_tokens = num_drawn_tokens
         self.max_tokens = max_tokens
         self.picture_size = picture_size
+        self.condition_pictures = condition_pictures
         self.augment = augment
         self.image_ids = ImageIds.of(tokenizer)
         num_slots = len(self.image_ids.slots)
@@ -100,6 +97,11 @@ class Processor:
             raise ConfigError(
                 f"max_tokens={max_tokens} and picture_size={picture_size} were asked for. Give "
                 "numbers from 1 on, or picture_size=null."
+            )
+        if condition_pictures and picture_size is None:
+            raise ConfigError(
+                "condition_pictures=true was asked for without a picture_size. Set it to the image "
+                "decoder's."
             )
         if tokenizer.eos_token_id is None:
             raise ConfigError("The tokenizer has no end-of-text token. Set its eos_token.")
@@ -235,26 +237,25 @@ class Processor:
     def _fill(
         self, layout: TokenLayout, conversation: Conversation, rng: random.Random | None
     ) -> Sample:
-        size, edge, found = self.any_resolution.tile_size, self.picture_size, TileList()
-        pictures: list[Tensor] = []
-        for part in layout.pictures:
-            picture = self._distort(part.picture, rng)
-            if isinstance(part, ReadImage):
-                found.add(*self.any_resolution.split(picture), drawn=False)
-            else:
-                found.add(self.any_resolution.whole(picture)[None], _CENTRE, drawn=True)
-                if edge is not None:
-                    pictures.append(stretch(picture, edge, exact=self.any_resolution.exact)[None])
+        pixels = cut_pictures(
+            [self._distort(part.picture, rng) for part in layout.pictures],
+            [isinstance(part, DrawnImage) for part in layout.pictures],
+            any_resolution=self.any_resolution,
+            picture_size=self.picture_size,
+            condition_pictures=self.condition_pictures,
+        )
         return Sample(
             input_ids=torch.tensor(layout.ids, dtype=torch.int64),
             labels=torch.tensor(layout.labels, dtype=torch.int64),
-            tiles=concatenate_pixels(found.tiles, size=size),
-            tile_positions=torch.cat(found.positions) if found.positions else torch.empty(0, 2),
-            read_tiles=torch.tensor(found.read, dtype=torch.int64),
+            tiles=pixels.tiles,
+            tile_positions=pixels.tile_positions,
+            read_tiles=pixels.read_tiles,
             read_slots=slot_places(layout.read_starts, self.num_read_tokens),
-            draw_tiles=torch.tensor(found.drawn, dtype=torch.int64),
+            draw_tiles=pixels.draw_tiles,
             draw_slots=slot_places(layout.draw_starts, self.num_drawn_tokens),
-            pictures=None if edge is None else concatenate_pixels(pictures, size=edge),
+            pictures=pixels.pictures,
+            conditions=pixels.conditions,
+            condition_weights=pixels.condition_weights,
             key=conversation.key,
             source=conversation.source,
             task=conversation.task,

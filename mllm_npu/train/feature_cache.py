@@ -1,18 +1,22 @@
-"""Features of a frozen vision encoder, computed once per different tile.
+"""What a frozen encoder gives for a picture, computed once per different picture.
+
+It keeps the features of tiles, and the latents of pictures an image decoder learns.
 
 Shape letters: I tiles, H W pixels, K vision tokens per tile, V vision width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 from mllm_npu.errors import ConfigError
-from mllm_npu.models.interfaces import VisionEncoder
 
+Encode = Callable[[Tensor], Tensor]
+"""A vision encoder, or a function that gives one float tensor per picture."""
 DIGEST_BYTES = 16
 FIRST_ROWS = 1024
 
@@ -34,7 +38,7 @@ class FeatureCache:
         self.max_bytes = int(max_gib * 2**30)
         self.num_hits = 0
         self.num_encoded = 0
-        self._encoder: VisionEncoder | None = None
+        self._encoder: Encode | None = None
         self._rows: dict[bytes, int] = {}
         self._table_NKV: Tensor | None = None
 
@@ -47,17 +51,21 @@ class FeatureCache:
         self._table_NKV = None
 
     @torch.no_grad()
-    def features(self, tiles_I3HW: Tensor, encoder: VisionEncoder) -> Tensor:
+    def features(
+        self, tiles_I3HW: Tensor, encoder: Encode, *, device: torch.device | None = None
+    ) -> Tensor:
         """Features of tiles, -> float [I, K, V] on the encoder's device; encodes what is new.
 
         Args:
             tiles_I3HW: uint8; on the host, else they are copied there to be looked up.
             encoder: frozen; another encoder than last time empties the table.
+            device: where it computes; None asks its parameters.
         """
-        if encoder is not self._encoder:
+        if encoder != self._encoder:
             self.clear()
             self._encoder = encoder
-        device = next(encoder.parameters()).device
+        if device is None:
+            device = next(encoder.parameters()).device  # type: ignore[attr-defined]
         keys = tile_keys(tiles_I3HW)
         unseen: dict[bytes, int] = {}
         for place, key in enumerate(keys):

@@ -52,25 +52,33 @@ class BigramLanguageModel(nn.Module):
 class ColourDecoder(nn.Module):
     """Paints one grey: the mean of the features and a little of the noise."""
 
-    def __init__(self):
-        super().__init__()
-        self.batches = []
+    picture_size = 2
 
-    def decode(self, features_GPV, *, steps, guidance, generator):
+    def __init__(self, *, takes_condition=False):
+        super().__init__()
+        self.takes_condition = takes_condition
+        self.batches = []
+        self.conditions = []
+
+    def decode(
+        self, features_GPV, *, steps, guidance, generator, conditions_G3SS=None, image_guidance=1.5
+    ):
         self.batches.append((len(features_GPV), steps, guidance))
+        self.conditions.append(conditions_G3SS)
         noise = torch.stack([torch.rand(1, generator=single) for single in generator])
         grey = features_GPV.mean((1, 2)) * 1000 + guidance + noise[:, 0] * 100
         return grey.clamp(0, 255).byte()[:, None, None, None].expand(-1, 3, 2, 2)
 
 
 class FakeModel(nn.Module):
-    def __init__(self, table, *, draws=True):
+    def __init__(self, table, *, draws=True, takes_condition=False):
         super().__init__()
         self.language_model = BigramLanguageModel(table)
         self.vision_encoder = SimpleNamespace(tile_size=2)
         self.tiles_seen = []
         if draws:
-            self.image_decoder = ColourDecoder()
+            self.image_decoder = ColourDecoder(takes_condition=takes_condition)
+            self.draw = self.image_decoder.decode
 
     def encode_tiles(self, tiles_I3HW):
         self.tiles_seen.append(len(tiles_I3HW))

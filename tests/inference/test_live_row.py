@@ -1,5 +1,6 @@
 import pytest
 import torch
+from PIL import Image
 
 from mllm_npu.errors import RequestError
 from mllm_npu.inference.events import Finished, TextDelta
@@ -8,6 +9,7 @@ from mllm_npu.inference.options import GenerationOptions
 
 BLOCK = (256, 262, 263, 257)
 EOS = 261
+PICTURE = Image.new("RGB", (2, 2))
 
 
 def make_row(*, room=50, seed=3, **options):
@@ -52,7 +54,8 @@ def test_a_picture_counts_as_one_token_and_breaks_the_text():
     assert row.take(BLOCK[0]) == [TextDelta(text="\N{REPLACEMENT CHARACTER}")]
     assert row.draws
     assert row.ids[-4:] == list(BLOCK)
-    row.end_picture()
+    row.end_picture(PICTURE)
+    assert row.shown is PICTURE
     [end] = row.finish_if_full()
     assert (end.reason, end.num_new_tokens, end.num_pictures) == ("length", 2, 1)
 
@@ -75,7 +78,7 @@ def test_every_picture_has_its_own_noise_and_it_follows_from_the_seed():
         row = make_row(seed=seed)
         first = torch.rand(3, generator=row.picture_generator())
         row.take(BLOCK[0])
-        row.end_picture()
+        row.end_picture(PICTURE)
         return first, torch.rand(3, generator=row.picture_generator())
 
     first, second = noises(3)

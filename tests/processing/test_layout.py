@@ -1,10 +1,10 @@
-"""Tokens, slots and tiles are collected in step."""
+"""Tokens and slots are collected in step."""
 
 import torch
 from PIL import Image
 
 from mllm_npu.processing.conversation import DrawnImage, ReadImage
-from mllm_npu.processing.layout import TileList, TokenLayout, concatenate_pixels, slot_places
+from mllm_npu.processing.layout import TokenLayout, slot_places
 
 READ = ReadImage(picture=Image.new("RGB", (2, 2)))
 DRAWN = DrawnImage(picture=Image.new("RGB", (2, 2)))
@@ -36,19 +36,7 @@ def test_a_drawn_picture_teaches_its_opening_tag():
     assert layout.read_starts == []
 
 
-def test_tiles_are_numbered_in_reading_order():
-    found = TileList()
-    for count, drawn in [(3, False), (1, True), (2, False)]:
-        tiles = torch.zeros(count, 3, 2, 2, dtype=torch.uint8)
-        found.add(tiles, torch.zeros(count, 2), drawn=drawn)
-    assert found.read == [0, 1, 2, 4, 5]
-    assert found.drawn == [3]
-    assert concatenate_pixels(found.tiles, size=2).shape == (6, 3, 2, 2)
-
-
 def test_without_pictures_shapes_stay():
-    empty = concatenate_pixels([], size=5)
-    assert (empty.shape, empty.dtype) == ((0, 3, 5, 5), torch.uint8)
     assert slot_places([], 4).shape == (0, 4)
 
 

@@ -98,12 +98,19 @@ class FakeImageDecoder(ImageDecoder):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(VISION_WIDTH, 3)
-        self.conditions: list[Tensor] = []
+        self.features: list[Tensor] = []
+        self.options: list[dict[str, Any]] = []
+        self.num_encoded = 0
 
-    def loss(self, pictures_G3SS: Tensor, features_GPV: Tensor) -> Tensor:
-        self.conditions.append(features_GPV.detach())
+    def encode_pictures(self, pictures_G3SS: Tensor) -> Tensor:
+        self.num_encoded += len(pictures_G3SS)
+        return pictures_G3SS.float() / 127.5 - 1
+
+    def loss(self, encoded_GCHW: Tensor, features_GPV: Tensor, **options: Any) -> Tensor:
+        self.features.append(features_GPV.detach())
+        self.options.append(options)
         painted = self.layer(features_GPV.mean(1))[:, :, None, None]
-        return (painted - (pictures_G3SS.float() / 127.5 - 1)).square().mean((1, 2, 3))
+        return (painted - encoded_GCHW).square().mean((1, 2, 3))
 
     def decode(self, features_GPV: Tensor, **options: Any) -> Tensor:
         raise NotImplementedError
@@ -142,6 +149,9 @@ class FakeModel(nn.Module):
 
     def target_features(self, features: Tensor) -> Tensor:
         return self.drawn_features(features)
+
+    def empty_features(self) -> Tensor | None:
+        return torch.full((SLOTS, VISION_WIDTH), 7.0) if self.image_decoder.needs_empty else None
 
     def forward(self, batch: Batch, *, tile_features_IKV: Tensor | None = None) -> Losses:
         if tile_features_IKV is None:

@@ -95,9 +95,34 @@ class FlowImageDecoder(ImageDecoder):
             width=width,
         )
 
-    def loss(self, pictures_G3SS: Tensor, features_GPV: Tensor) -> Tensor:
-        """Mean squared error of the velocity of each picture at a random time, float32 [G]."""
-        clean_GCSS = self._from_uint8(pictures_G3SS)
+    def encode_pictures(self, pictures_G3SS: Tensor) -> Tensor:
+        """Pixels -1..1, uint8 [G, 3, S, S] -> float [G, C, S, S].
+
+        Raises:
+            RequestError: pictures of another size.
+        """
+        size = self.picture_size
+        if pictures_G3SS.shape[1:] != (3, size, size):
+            raise RequestError(
+                f"The image decoder learns pictures [G, 3, {size}, {size}], got "
+                f"{list(pictures_G3SS.shape)}; set the processor's picture_size to {size}."
+            )
+        pictures = pictures_G3SS.to(self.null_PV.dtype) * (1 / 127.5) - 1
+        return pictures.mean(1, keepdim=True) if self.channels == 1 else pictures
+
+    def loss(
+        self,
+        encoded_GCHW: Tensor,
+        features_GPV: Tensor,
+        *,
+        conditions_GCHW: Tensor | None = None,
+        empty_PV: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error of the velocity of each picture at a random time, float32 [G].
+
+        It takes no picture to change and has learnt what empty features are.
+        """
+        clean_GCSS = encoded_GCHW
         num_pictures, device = len(clean_GCSS), clean_GCSS.device
         times_G111 = torch.randn(num_pictures, 1, 1, 1, device=device).sigmoid()
         noisy_GCSS = torch.lerp(clean_GCSS, torch.randn_like(clean_GCSS), times_G111)
@@ -119,6 +144,9 @@ class FlowImageDecoder(ImageDecoder):
         steps: int,
         guidance: float,
         generator: Generator | Sequence[Generator] | None = None,
+        empty_PV: Tensor | None = None,
+        conditions_G3SS: Tensor | None = None,
+        image_guidance: float = 1.5,
     ) -> Tensor:
         """Draw one picture per condition, -> uint8 [G, 3, S, S]; the noise comes from the CPU.
 
@@ -172,16 +200,6 @@ class FlowImageDecoder(ImageDecoder):
             0
         ]
         return F.pixel_shuffle(out, self.pixel_unshuffle)
-
-    def _from_uint8(self, pictures_G3SS: Tensor) -> Tensor:
-        size = self.picture_size
-        if pictures_G3SS.shape[1:] != (3, size, size):
-            raise RequestError(
-                f"The image decoder learns pictures [G, 3, {size}, {size}], got "
-                f"{list(pictures_G3SS.shape)}; set the processor's picture_size to {size}."
-            )
-        pictures = pictures_G3SS.to(self.null_PV.dtype) * (1 / 127.5) - 1
-        return pictures.mean(1, keepdim=True) if self.channels == 1 else pictures
 
     def _check(self, block_channels: tuple[int, ...], num_groups: int, num_heads: int) -> None:
         if self.channels not in (1, 3):

@@ -15,6 +15,7 @@ from mllm_npu.train.feature_cache import FeatureCache
 from mllm_npu.train.objectives.objective import Objective, is_trained
 
 if TYPE_CHECKING:
+    from mllm_npu.models.drawing import Drawing
     from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
 
 
@@ -65,7 +66,7 @@ class MultimodalObjective(Objective):
 
 
 def check_cache(
-    model: GeneralizedMultimodalModel | SEED, feature_cache: FeatureCache | None
+    model: GeneralizedMultimodalModel | Drawing, feature_cache: FeatureCache | None
 ) -> None:
     """Refuse to keep features that change.
 
@@ -80,7 +81,9 @@ def check_cache(
 
 
 def frozen_features(
-    model: GeneralizedMultimodalModel | SEED, tiles_I3HW: Tensor, feature_cache: FeatureCache | None
+    model: GeneralizedMultimodalModel | Drawing,
+    tiles_I3HW: Tensor,
+    feature_cache: FeatureCache | None,
 ) -> Tensor | None:
     """Features of tiles on the host, None where the encoder is trained and needs a gradient.
 
@@ -100,7 +103,7 @@ def frozen_features(
 
 @torch.no_grad()
 def calibrate(
-    model: GeneralizedMultimodalModel | SEED,
+    model: GeneralizedMultimodalModel | Drawing,
     batches: Iterator[Batch],
     feature_cache: FeatureCache | None,
 ) -> None:

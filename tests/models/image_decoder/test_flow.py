@@ -17,7 +17,7 @@ def make_pictures(count=2, size=8):
 @pytest.mark.parametrize("changes", [{}, {"channels": 1}, {"pixel_unshuffle": 2}])
 def test_each_picture_has_a_loss_that_reaches_every_parameter(changes):
     decoder = make(null_share=0.5, **changes)
-    losses = decoder.loss(make_pictures(32), torch.randn(32, 4, 16))
+    losses = decoder.loss(decoder.encode_pictures(make_pictures(32)), torch.randn(32, 4, 16))
     losses.sum().backward()
     assert losses.shape == (32,)
     assert losses.dtype == torch.float32
@@ -27,7 +27,7 @@ def test_each_picture_has_a_loss_that_reaches_every_parameter(changes):
 
 def test_the_null_condition_is_trained_only_where_conditions_are_dropped():
     decoder = make(null_share=0.0)
-    decoder.loss(make_pictures(8), torch.randn(8, 4, 16)).sum().backward()
+    decoder.loss(decoder.encode_pictures(make_pictures(8)), torch.randn(8, 4, 16)).sum().backward()
     assert decoder.null_PV.grad.abs().sum() == 0
 
 
@@ -94,7 +94,9 @@ def test_it_learns_to_draw_what_its_condition_says():
     optimizer = torch.optim.AdamW(decoder.parameters(), 5e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        decoder.loss(pictures.repeat(8, 1, 1, 1), features.repeat(8, 1, 1)).mean().backward()
+        decoder.loss(
+            decoder.encode_pictures(pictures.repeat(8, 1, 1, 1)), features.repeat(8, 1, 1)
+        ).mean().backward()
         optimizer.step()
     drawn = decoder.decode(features, steps=5, guidance=1.0).float().mean((1, 2, 3))
     assert drawn[0] < 60
@@ -126,7 +128,7 @@ def test_requests_that_do_not_fit_are_refused():
     with pytest.raises(RequestError, match="1 generators for 2"):
         decoder.decode(features, steps=1, guidance=1.0, generator=[torch.Generator()])
     with pytest.raises(RequestError, match="picture_size to 8"):
-        decoder.loss(make_pictures(size=16), features)
+        decoder.loss(decoder.encode_pictures(make_pictures(size=16)), features)
 
 
 def test_heads_are_heads():
@@ -137,7 +139,7 @@ def test_heads_are_heads():
 def test_it_builds_without_memory_and_offers_its_blocks():
     with torch.device("meta"):
         decoder = make()
-        losses = decoder.loss(make_pictures(), torch.randn(2, 4, 16))
+        losses = decoder.loss(decoder.encode_pictures(make_pictures()), torch.randn(2, 4, 16))
     assert losses.is_meta
     assert len(decoder.sharding_units()) == 5
 
@@ -151,7 +153,7 @@ def test_an_error_weighs_as_an_error_of_the_velocity(monkeypatch):
         return clean + 0.5
 
     monkeypatch.setattr(decoder, "_predict_clean", predict)
-    losses = decoder.loss(pictures, torch.randn(64, 4, 16))
+    losses = decoder.loss(decoder.encode_pictures(pictures), torch.randn(64, 4, 16))
     torch.testing.assert_close(losses, (0.5 / seen["times"].clamp(min=0.1)).square())
     assert seen["times"].min() < 0.2
     assert seen["times"].max() > 0.8
@@ -166,7 +168,7 @@ def test_noise_grows_with_time(monkeypatch):
         return noisy
 
     monkeypatch.setattr(decoder, "_predict_clean", predict)
-    decoder.loss(pictures, torch.randn(64, 4, 16))
+    decoder.loss(decoder.encode_pictures(pictures), torch.randn(64, 4, 16))
     noise = (seen["noisy"] - (1 - seen["times"]) * clean) / seen["times"]
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
     assert noise.std().item() == pytest.approx(1, abs=0.05)

@@ -8,20 +8,20 @@ from mllm_npu.train.feature_cache import FeatureCache
 from mllm_npu.train.objectives.decoder import DecoderObjective
 
 
-def conditions(model, batch, share):
-    model.image_decoder.conditions.clear()
+def features(model, batch, share):
+    model.image_decoder.features.clear()
     DecoderObjective(model=model, predicted_share=share).train()(batch)
-    return model.image_decoder.conditions[0]
+    return model.image_decoder.features[0]
 
 
 def test_conditions_are_true_and_predicted_features_by_share(make_model, make_batch):
     model, batch = make_model(), make_batch("d" * 60)
-    true, predicted = conditions(model, batch, 0.0), conditions(model, batch, 1.0)
-    features = model.vision_encoder(batch.tiles)
-    torch.testing.assert_close(true, model.target_features(features[batch.draw_tiles]))
-    hidden = model.eval().hidden(batch, tile_features_IKV=features)
+    true, predicted = features(model, batch, 0.0), features(model, batch, 1.0)
+    seen = model.vision_encoder(batch.tiles)
+    torch.testing.assert_close(true, model.target_features(seen[batch.draw_tiles]))
+    hidden = model.eval().hidden(batch, tile_features_IKV=seen)
     torch.testing.assert_close(predicted, model.predict_features(hidden[batch.draw_slots]))
-    mixed = conditions(model, batch, 0.5)
+    mixed = features(model, batch, 0.5)
     is_true = (mixed == true).all((1, 2))
     is_predicted = (mixed == predicted).all((1, 2))
     assert (is_true ^ is_predicted).all()
@@ -31,7 +31,7 @@ def test_conditions_are_true_and_predicted_features_by_share(make_model, make_ba
 def test_without_a_share_the_language_model_does_not_run(make_model, make_batch):
     model = make_model()
     model.hidden = None
-    assert conditions(model, make_batch("d"), 0.0).shape == (1, 2, 6)
+    assert features(model, make_batch("d"), 0.0).shape == (1, 2, 6)
 
 
 def test_only_the_decoder_is_trained_and_the_blank_picture_has_no_weight(make_model, make_batch):
@@ -58,6 +58,49 @@ def test_draws_the_pictures_where_they_are_given(make_model, make_batch):
     of_tile = objective(batch).per_drawn
     of_picture = objective(dataclasses.replace(batch, pictures=black)).per_drawn
     assert of_tile.item() != of_picture.item()
+
+
+def with_conditions(batch, weights):
+    shades = torch.arange(len(weights), dtype=torch.uint8)[:, None, None, None] + 100
+    return dataclasses.replace(
+        batch, conditions=shades.expand(-1, 3, 4, 4), condition_weights=torch.tensor(weights)
+    )
+
+
+def test_pictures_to_change_reach_the_decoder_and_missing_ones_are_zeros(make_model, make_batch):
+    model, batch = make_model(), make_batch("dd")
+    model.image_decoder.takes_condition = model.image_decoder.needs_empty = True
+    objective = DecoderObjective(model=model, predicted_share=0.0)
+    objective(with_conditions(batch, [1.0, 0.0]))
+    [options] = model.image_decoder.options
+    assert options["conditions_GCHW"][0].unique().tolist() == pytest.approx([100 / 127.5 - 1])
+    assert options["conditions_GCHW"][1].abs().max() == 0
+    assert (options["empty_PV"] == 7).all()
+    with pytest.raises(ConfigError, match="condition_pictures=true"):
+        objective(batch)
+
+
+def test_latents_are_kept(make_model, make_batch):
+    model, batch = make_model(), make_batch("dd")
+    model.image_decoder.takes_condition = True
+    batch = with_conditions(batch, [1.0, 1.0])
+    plain = DecoderObjective(model=model, predicted_share=0.0)
+    kept = DecoderObjective(
+        model=model, predicted_share=0.0, latent_cache=FeatureCache(max_gib=0.01)
+    )
+    expected = plain(batch).per_drawn
+    model.image_decoder.num_encoded = 0
+    for _ in range(3):
+        torch.testing.assert_close(kept(batch).per_drawn, expected)
+    assert model.image_decoder.num_encoded == 4
+
+
+def test_a_model_without_a_language_model_draws_true_features_only(make_model, make_batch):
+    model = make_model()
+    del model.language_model
+    with pytest.raises(ConfigError, match="predicted_share=0"):
+        DecoderObjective(model=model, predicted_share=0.5)
+    assert DecoderObjective(model=model, predicted_share=0.0)(make_batch("d")).per_drawn.isfinite()
 
 
 def test_pictures_of_another_size_are_refused(make_model, make_batch):

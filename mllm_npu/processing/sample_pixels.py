@@ -1,0 +1,95 @@
+"""Turn the pictures of one sample into tiles, and into what an image decoder learns from.
+
+Shape letters: I tiles, R read tiles, G drawn pictures, S pixels of an edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.image_transform import stretch
+
+_CENTRE = torch.tensor([[0.5, 0.5]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePixels:
+    """The picture fields of `mllm_npu.batch.Sample`, under the same names."""
+
+    tiles: Tensor
+    tile_positions: Tensor
+    read_tiles: Tensor
+    draw_tiles: Tensor
+    pictures: Tensor | None
+    conditions: Tensor | None
+    condition_weights: Tensor | None
+
+
+def cut_pictures(
+    pictures: Sequence[Image.Image],
+    drawn: Sequence[bool],
+    *,
+    any_resolution: AnyResolution,
+    picture_size: int | None,
+    condition_pictures: bool = False,
+) -> SamplePixels:
+    """Cut what is read into tiles; what is drawn needs one tile, the whole picture.
+
+    Args:
+        pictures: in reading order.
+        drawn: which of them are drawn.
+        any_resolution: cuts read pictures into tiles.
+        picture_size: S, of the image decoder that is trained; None: no decoder.
+        condition_pictures: whether that decoder takes the picture before a drawn one, read or
+            drawn, to change it.
+    """
+    tiles: list[Tensor] = []
+    positions: list[Tensor] = []
+    numbers: tuple[list[int], list[int]] = ([], [])
+    for picture, is_drawn in zip(pictures, drawn, strict=True):
+        first = len(numbers[0]) + len(numbers[1])
+        if is_drawn:
+            cut, places = any_resolution.whole(picture)[None], _CENTRE
+        else:
+            cut, places = any_resolution.split(picture)
+        tiles.append(cut)
+        positions.append(places)
+        numbers[is_drawn].extend(range(first, first + len(cut)))
+    targets, conditions, weights = None, None, None
+    if picture_size is not None:
+        places_drawn = [place for place, is_drawn in enumerate(drawn) if is_drawn]
+        size, exact = picture_size, any_resolution.exact
+        targets = _stretch_all([pictures[place] for place in places_drawn], size, exact=exact)
+        if condition_pictures:
+            before = [pictures[place - 1] if place else None for place in places_drawn]
+            conditions = _stretch_all(before, size, exact=exact)
+            weights = torch.tensor([float(picture is not None) for picture in before])
+    return SamplePixels(
+        tiles=_join(tiles, size=any_resolution.tile_size),
+        tile_positions=torch.cat(positions) if positions else torch.empty(0, 2),
+        read_tiles=torch.tensor(numbers[0], dtype=torch.int64),
+        draw_tiles=torch.tensor(numbers[1], dtype=torch.int64),
+        pictures=targets,
+        conditions=conditions,
+        condition_weights=weights,
+    )
+
+
+def _stretch_all(pictures: Sequence[Image.Image | None], size: int, *, exact: bool) -> Tensor:
+    """Pictures at the decoder's size, black where there is none, uint8 [G, 3, S, S]."""
+    black = torch.zeros(3, size, size, dtype=torch.uint8)
+    stretched = [
+        black if picture is None else stretch(picture, size, exact=exact) for picture in pictures
+    ]
+    return _join([pixels[None] for pixels in stretched], size=size)
+
+
+def _join(blocks: Sequence[Tensor], *, size: int) -> Tensor:
+    """Blocks of pictures end to end, uint8 [I, 3, S, S]; without blocks, none of that size."""
+    return torch.cat(list(blocks)) if blocks else torch.empty(0, 3, size, size, dtype=torch.uint8)
