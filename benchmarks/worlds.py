@@ -14,9 +14,10 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from result_line import print_line
 
 ROOT = Path(__file__).parents[1]
 KEPT = ("machine", "versions", "choices", "stages", "evaluate_seconds")
@@ -46,13 +47,6 @@ def command(arguments: list[str]) -> None:
     subprocess.run(program, check=True, stdout=sys.stderr, cwd=ROOT)
 
 
-def commit() -> str:
-    """The commit that was measured, marked where files have changed since."""
-    program = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(program, check=True, capture_output=True, text=True, cwd=ROOT)
-    return done.stdout.strip()
-
-
 def main() -> None:
     """Measure every seed that was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -68,19 +62,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = (given.keep or Path(scratch)).resolve()
             measured = run_world(given.world, seed, folder, overrides)
-        line = json.dumps(
-            {
-                "benchmark": f"worlds {given.world}",
-                "seed": seed,
-                **measured,
-                "commit": commit(),
-                "date": time.strftime("%Y-%m-%d"),
-            }
+        print_line(
+            f"worlds {given.world}",
+            {"seed": seed, **measured},
+            store=not given.no_store,
+            file=given.world,
         )
-        print(line)
-        if not given.no_store:
-            with (ROOT / "benchmarks" / "results" / f"{given.world}.jsonl").open("a") as file:
-                file.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,18 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from torch import nn
 
-from mllm_npu.config import Config, read_config, select, to_yaml, write_config
+from mllm_npu.arguments import TARGET
+from mllm_npu.config import Config, to_yaml
 from mllm_npu.data.worlds.recipes import VERSIONS, check_data
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import ThreadWatch, tune_process
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import ConfigError, MllmNpuError, WeightsError
-from mllm_npu.inference.engine import Engine
-from mllm_npu.models.lora import merge_lora
+from mllm_npu.models.drawing import Detokenizer
+from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
-from mllm_npu.models.weights import load_weights, save_weights
+from mllm_npu.models.weights import load_weights
 from mllm_npu.processing.processor import Processor
-
-MODEL_FILE = "model.yaml"
-MODEL_KEYS = ("name", "tokenizer", "processor", "models", "lora", "generation", "world_dir")
 
 
 def build_part(node: Any, **parts: Any) -> Any:
@@ -48,19 +47,77 @@ def build_part(node: Any, **parts: Any) -> Any:
         ) from error
 
 
-def build_model(config: Config) -> GeneralizedMultimodalModel:
+def build_model(
+    config: Config, weights: Sequence[str | Path] = (), fresh: Sequence[str] = ()
+) -> GeneralizedMultimodalModel | Detokenizer:
     """Compose the model on the default device; ``with torch.device("meta")`` takes no memory.
+
+    Args:
+        config: with the group ``models``.
+        weights: files or folders that hold all its values between them. The model is then composed
+            without memory and takes the values as they are read.
+        fresh: parts by name that start at random where the weights lack them.
 
     Raises:
         ConfigError: a part is missing or does not fit, or it is no multimodal model.
+        WeightsError: the weights do not fit.
     """
-    model = build_part(config.models)
-    if not isinstance(model, GeneralizedMultimodalModel):
+    with torch.device("meta") if weights else nullcontext():
+        model = build_part(config.models)
+    if not isinstance(model, GeneralizedMultimodalModel | Detokenizer):
         raise ConfigError(
             f"models._target_ gives a {type(model).__name__}; "
-            "give GeneralizedMultimodalModel, SEED or a class that extends one of them."
+            "give GeneralizedMultimodalModel, SEED, Detokenizer or a class that extends one of "
+            "them."
         )
+    if weights:
+        for name in fresh:
+            _replace_part(model, name, config.models)
+        alpha = None if config.lora is None else config.lora.alpha
+        report = load_weights(model, list(weights), strict=not fresh, lora_alpha=alpha)
+        lacking = [
+            name
+            for name in report.missing
+            if not any(name.startswith(f"{part}.") for part in fresh)
+        ]
+        if lacking or report.unexpected:
+            raise WeightsError(
+                f"The weights do not fit, and only {', '.join(fresh)} may start fresh: {report}. "
+                "Add parts to fresh=[...], or give their weights."
+            )
     return model
+
+
+def _replace_part(model: nn.Module, name: str, node: Config) -> None:
+    """Build one part of a model anew, at random, on the default device."""
+    described: Any = node
+    for part in name.split("."):
+        described = described.get(part) if isinstance(described, Mapping) else None
+    if not isinstance(described, Mapping) or TARGET not in described:
+        raise ConfigError(
+            f"fresh={name} was asked for; models has no such part with a {TARGET}. Name parts, "
+            "such as projector or image_decoder.resampler."
+        )
+    old_dtype = next(model.get_submodule(name).parameters()).dtype
+    model.set_submodule(name, build_part(described).to(old_dtype))
+
+
+def first_weights(config: Config) -> list[Path]:
+    """Where a run starts from; empty where its weights are those of its parts, or random.
+
+    Raises:
+        ConfigError: a file or folder that is not there.
+    """
+    named = config.models.get("pretrained_model_name_path") or config.initialise_from or ()
+    paths = [Path(path) for path in ([named] if isinstance(named, str) else named)]
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(
+                f"initialise_from={path} was asked for and is not there. Train the stage before "
+                "this one (an experiment of stages trains all), give weights that are there, or "
+                "set initialise_from=null."
+            )
+    return paths
 
 
 def build_processor(config: Config) -> Processor:
@@ -84,12 +141,11 @@ def build_trainer(config: Config) -> Any:
     torch.manual_seed(config.seed)
     mesh = Mesh.from_environment(device)
     processor = build_processor(config)
-    model = build_model(config)
+    model = build_model(config, first_weights(config), config.fresh)
     check_fit(model, processor)
-    if config.initialise_from:
-        _initialise(model, Path(config.initialise_from))
     if config.lora is not None:
-        build_part(config.lora).apply(model.language_model)
+        recipe = build_part(config.lora)
+        recipe.apply(recipe.part_of(model))
     objective = build_part(config.objective, model=model)
     batches = build_part(
         config.dataset, processor=processor, rank=mesh.rank, world_size=mesh.world_size
@@ -105,22 +161,15 @@ def build_trainer(config: Config) -> Any:
     )
 
 
-def _initialise(model: nn.Module, folder: Path) -> None:
-    if not folder.exists():
-        raise ConfigError(
-            f"initialise_from={folder} was asked for and is not there. Train the stage before this "
-            "one (an experiment of stages trains all), or set initialise_from=null."
-        )
-    load_weights(model, folder)
-
-
 def require_world(config: Config) -> None:
-    """Refuse to start without the data set, saying how it is made.
+    """Refuse to start without the data set made on this machine, saying how it is made.
 
     Raises:
         ConfigError: ``world_dir`` is not there.
         DataError: it is half made, or of another version.
     """
+    if config.world_dir is None:
+        return
     folder = Path(config.world_dir)
     if not folder.is_dir():
         known = [name for name in (folder.name, str(config.name)) if name in VERSIONS]
@@ -137,102 +186,41 @@ def check_fit(model: Any, processor: Processor) -> None:
     Raises:
         ConfigError: with both numbers.
     """
-    vocab_size, num_ids = model.language_model.vocab_size, len(processor.tokenizer)
-    if num_ids > vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {num_ids} tokens, the language model {vocab_size} rows. "
-            "Set models.language_model.config.vocab_size, or take the tokenizer of the model."
-        )
-    drawn = getattr(model, "drawn_features", None)
-    pairs = [
-        ("num_read_tokens", processor.num_read_tokens, model.projector.num_queries),
-        (
-            "any_resolution.tile_size",
-            processor.any_resolution.tile_size,
-            model.vision_encoder.tile_size,
-        ),
-    ]
+    language_model = getattr(model, "language_model", None)
+    if language_model is not None:
+        _check_language(language_model, processor)
+    projector, drawn, decoder = (
+        getattr(model, name, None) for name in ("projector", "drawn_features", "image_decoder")
+    )
+    tile_size = model.vision_encoder.tile_size
+    pairs = [("any_resolution.tile_size", processor.any_resolution.tile_size, tile_size)]
+    if projector is not None:
+        pairs.append(("num_read_tokens", processor.num_read_tokens, projector.num_queries))
     if drawn is not None:
         pairs.append(("num_drawn_tokens", processor.num_drawn_tokens, drawn.num_tokens))
+    if decoder is not None and processor.picture_size is not None:
+        pairs.append(("picture_size", processor.picture_size, decoder.picture_size))
     for name, given, needed in pairs:
         if given != needed:
             raise ConfigError(
                 f"processor.{name}={given} does not fit the model, which needs {needed}. "
                 f"Set processor.{name}={needed}."
             )
-    longest = model.language_model.max_tokens
+
+
+def _check_language(language_model: LanguageModel, processor: Processor) -> None:
+    vocab_size, num_ids = language_model.vocab_size, len(processor.tokenizer)
+    if num_ids > vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {num_ids} tokens, the language model {vocab_size} rows. "
+            "Set models.language_model.vocab_size, or take the tokenizer of the model."
+        )
+    longest = language_model.max_tokens
     if longest is not None and processor.max_tokens > longest:
         raise ConfigError(
             f"processor.max_tokens={processor.max_tokens} was asked for, the language model takes "
             f"at most {longest} positions. Lower the first, or choose a model of more positions."
         )
-
-
-def save_model_folder(model: nn.Module, config: Config, folder: Path) -> None:
-    """Write everything that answering needs: weights, configuration, tokenizer.
-
-    The folder appears whole or not at all, its configuration names its own tokenizer, and low-rank
-    updates are folded into the weights.
-
-    Raises:
-        WeightsError: it cannot be written.
-    """
-    partial = folder.with_name(folder.name + ".partial")
-    described = select(config, MODEL_KEYS)
-    described.tokenizer.path = "tokenizer"
-    described.processor.augment = None
-    described.lora = None
-    merge_lora(model)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        save_weights(partial, model)
-        shutil.copytree(config.tokenizer.path, partial / "tokenizer")
-        write_config(described, partial / MODEL_FILE)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except OSError as error:
-        raise WeightsError(
-            f"The model cannot be written to {folder}: {error}. Make room on its disk; the same "
-            "command writes it from the last checkpoint."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def find_model_folder(run: Path) -> Path:
-    """The model folder that a run, a stage or a model folder means; of a run, the last stage's.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if (run / MODEL_FILE).is_file():
-        return run
-    if (run / "model" / MODEL_FILE).is_file():
-        return run / "model"
-    found = sorted(run.glob(f"*/model/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ConfigError(
-            f"a trained model was asked for in {run}; there is none. "
-            "Train one: mllm-npu train experiment=digits"
-        )
-    return found[-1].parent
-
-
-def load_engine(folder: Path, device: str = "auto") -> tuple[Engine, Config]:
-    """Read a model folder into an engine that answers, and its configuration.
-
-    Raises:
-        ConfigError: the folder's configuration cannot be used.
-        WeightsError: its weights do not fit.
-    """
-    config = read_config(folder / MODEL_FILE, "model")
-    config.tokenizer.path = str(folder / config.tokenizer.path)
-    tune_process("auto")
-    processor = build_processor(config)
-    model = build_model(config)
-    check_fit(model, processor)
-    load_weights(model, folder)
-    return Engine(model=model, processor=processor, device=pick_device(device)), config
 
 
 def _own_error(error: BaseException) -> BaseException:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mllm_npu.arguments import TARGET, Part, argument_names, check_arguments, check_types
 from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.original_names import explain_original
 from mllm_npu.part_numbers import language_number, vision_number
 
 Config = DictConfig
@@ -36,11 +37,13 @@ class TrainRoot:
         stages: experiments to run one after the other instead of this one.
         output_dir: folder of all runs.
         run_dir: folder of this stage.
-        world_dir: folder of the data set made on this machine.
+        world_dir: folder of the data set made on this machine; null where the shards are named.
         seed: of weights, data order and noise.
         device: auto, cpu or an accelerator's name.
         threads: auto, or a number of CPU threads.
-        initialise_from: model folder whose weights the stage starts with.
+        initialise_from: model folder whose weights the stage starts with, or files and folders
+            that hold them between them; ``models.pretrained_model_name_path`` comes before it.
+        fresh: parts of the model by name that start at random where those weights lack them.
         tokenizer, processor, models, lora, dataset, objective, train, generation: parts with a
             ``_target_``.
     """
@@ -50,11 +53,12 @@ class TrainRoot:
     stages: list[str] = field(default_factory=list)
     output_dir: str = "runs"
     run_dir: str
-    world_dir: str
+    world_dir: str | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | Literal["auto"] = "auto"
-    initialise_from: str | None = None
+    initialise_from: str | list[str] | None = None
+    fresh: list[str] = field(default_factory=list)
     tokenizer: Part
     processor: Part
     models: Part
@@ -67,7 +71,12 @@ class TrainRoot:
 
 @dataclass(kw_only=True)
 class ModelRoot:
-    """What a model folder's ``model.yaml`` says: enough to answer and draw."""
+    """What a model folder's ``model.yaml`` says: enough to answer and draw.
+
+    Args:
+        weights: files and folders that hold the values between them, relative to the model folder;
+            null: the folder itself.
+    """
 
     name: str | int
     tokenizer: Part
@@ -76,6 +85,7 @@ class ModelRoot:
     lora: Part | None = None
     generation: Part
     world_dir: str | None = None
+    weights: list[str] | None = None
 
 
 ROOTS: Mapping[str, type[TrainRoot] | type[ModelRoot]] = {"training": TrainRoot, "model": ModelRoot}
@@ -98,6 +108,9 @@ def load_config(root: str = "training", overrides: Sequence[str] = ()) -> DictCo
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # Hydra raises a bare ValueError for a group that is set to null or to a number.
         raise ConfigError(_explain_compose(error)) from error
+    said = explain_original(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+    if said is not None:
+        raise ConfigError(f"{said} Translate the file: mllm-npu config --from-original FILE")
     check_config(config, ROOTS[root])
     return config
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ def vision_number(field_name: str, encoder: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: it is not known, or the configuration cannot be read.
     """
+    stated = _stated_numbers(encoder, ("width", "num_tokens", "tile_size"))
+    if stated is not None:
+        return _known_number(field_name, stated, "vision encoder")
     values = _huggingface_values(encoder, "vision encoder")
     inner = values.get("vision_config") or values
     _require_numbers(inner, ("image_size", "patch_size", "num_patches", "hidden_size"))
@@ -46,6 +50,8 @@ def language_number(field_name: str, model: Mapping[str, Any]) -> int:
     Raises:
         ConfigError: it is not known, or the configuration cannot be read.
     """
+    if field_name == "vocab_size" and isinstance(model, Mapping) and model.get("vocab_size"):
+        return _known_number(field_name, model, "language model")
     values = _huggingface_values(model, "language model")
     inner = values.get("text_config") or values
     names = ("hidden_size", "n_embd", "d_model", "dim")
@@ -55,8 +61,27 @@ def language_number(field_name: str, model: Mapping[str, Any]) -> int:
     return _known_number(field_name, numbers, "language model")
 
 
+def _stated_numbers(part: Any, names: Sequence[str]) -> dict[str, Any] | None:
+    """Numbers that a part without a Hugging Face configuration is built with; None for others."""
+    if not isinstance(part, Mapping) or part.get("config"):
+        return None
+    taken = inspect.signature(_class_of(part)).parameters if "_target_" in part else {}
+    if not set(names) <= set(taken):
+        return None
+    defaults = {name: taken[name].default for name in names}
+    return {name: part.get(name, defaults[name]) for name in names}
+
+
+def _class_of(part: Mapping[str, Any]) -> Any:
+    module, _, name = str(part["_target_"]).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return dict  # the place that builds it says what is wrong with the name
+
+
 def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int:
-    if numbers.get(field_name) is None:
+    if not isinstance(numbers.get(field_name), int):
         known = ", ".join(key for key, value in numbers.items() if value is not None)
         raise ConfigError(
             f"the {field_name} of the {part} is not in its configuration (there is: {known}). "

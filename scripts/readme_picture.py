@@ -8,11 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from mllm_npu.build import find_model_folder, load_engine
 from mllm_npu.data.source import Source
 from mllm_npu.data.tasks.instruction import Instruction
 from mllm_npu.data.tasks.ocr import Ocr
 from mllm_npu.inference.engine import Engine, GenerationOptions
+from mllm_npu.model_folder import find_model_folder, load_engine
 from mllm_npu.processing.conversation import Conversation, ReadImage, Text, ask
 
 if TYPE_CHECKING:

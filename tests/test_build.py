@@ -4,16 +4,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from mllm_npu.build import (
     build_model,
     build_part,
     build_processor,
     check_fit,
-    find_model_folder,
-    load_engine,
+    first_weights,
     require_world,
-    save_model_folder,
 )
 from mllm_npu.config import load_config
 from mllm_npu.errors import ConfigError, DataError, WeightsError
@@ -49,12 +48,88 @@ def test_a_part_that_does_not_fit_says_both_numbers(world):
         build_model(config)
 
 
-def test_a_seed_without_image_decoder_is_refused(world):
-    with pytest.raises(ConfigError, match=r"models\.image_decoder=null"):
-        composed(world, "models.image_decoder=null")
-    config = composed(world, "~models.image_decoder")
-    with pytest.raises(ConfigError, match="image_decoder"):
-        build_model(config)
+def test_a_seed_may_lack_the_image_decoder_but_nothing_else(world):
+    for without in ("models.image_decoder=null", "~models/image_decoder"):
+        with torch.device("meta"):
+            assert build_model(composed(world, without)).image_decoder is None
+    with pytest.raises(ConfigError, match="output_projector"):
+        build_model(
+            composed(
+                world,
+                "~models.output_projector",
+                "models.drawn_features.num_tokens=16",
+                "models.image_decoder=null",
+                "processor.num_drawn_tokens=0",
+            )
+        )
+
+
+def test_weights_fill_a_model_that_was_composed_without_memory(world, tmp_path):
+    config = composed(world, "models=mllm_tiny", "objective=comprehension")
+    model = build_model(config)
+    halves = {"a": {}, "b": {}}
+    for number, (name, value) in enumerate(model.state_dict().items()):
+        halves["ab"[number % 2]][name] = value
+    for half, values in halves.items():
+        save_file(
+            {name: value.clone() for name, value in values.items()},
+            tmp_path / f"{half}.safetensors",
+        )
+    filled = build_model(config, [tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
+    for name, value in filled.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    with pytest.raises(WeightsError, match="missing"):
+        build_model(config, [tmp_path / "a.safetensors"])
+
+
+def test_parts_may_start_fresh_where_the_weights_lack_them(world, tmp_path):
+    config = composed(world, "models=mllm_tiny", "objective=comprehension")
+    model = build_model(config)
+    values = {n: v.clone() for n, v in model.state_dict().items() if not n.startswith("projector.")}
+    save_file(values, tmp_path / "w.safetensors")
+    weights = [tmp_path / "w.safetensors"]
+    fresh = build_model(config, weights, ["projector"])
+    assert not any(parameter.is_meta for parameter in fresh.parameters())
+    assert torch.equal(fresh.patch_pos_embed, model.patch_pos_embed)
+    assert not torch.equal(fresh.projector.mlp[1].weight, model.projector.mlp[1].weight)
+    with pytest.raises(WeightsError, match=r"only vision_encoder may start fresh.*missing"):
+        build_model(config, weights, ["vision_encoder"])
+    for name in ("projector.mlp", "nowhere"):
+        with pytest.raises(ConfigError, match=f"fresh={name}"):
+            build_model(config, weights, [name])
+
+
+def test_where_a_run_starts_from(world, tmp_path):
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    assert first_weights(composed(world)) == []
+    one = composed(world, f"initialise_from={tmp_path}/a")
+    assert first_weights(one) == [tmp_path / "a"]
+    two = composed(world, f"initialise_from=[{tmp_path}/a,{tmp_path}/b]")
+    assert first_weights(two) == [tmp_path / "a", tmp_path / "b"]
+    named = composed(
+        world, f"initialise_from={tmp_path}/a", f"+models.pretrained_model_name_path={tmp_path}/b"
+    )
+    assert first_weights(named) == [tmp_path / "b"]
+    with pytest.raises(ConfigError, match="gone"):
+        first_weights(composed(world, f"initialise_from={tmp_path}/gone"))
+
+
+def test_updates_go_to_the_part_the_recipe_names(world):
+    config = composed(
+        world,
+        "+lora=language_model",
+        "lora.part=image_decoder.unet",
+        "lora.targets=['*attn2.to_k']",
+    )
+    model = build_model(config)
+    recipe = build_part(config.lora)
+    chosen = recipe.apply(recipe.part_of(model))
+    assert chosen
+    assert all(name.endswith("attn2.to_k") for name in chosen)
+    config.lora.part = "nowhere"
+    with pytest.raises(ConfigError, match="'nowhere', which SEED does not have"):
+        build_part(config.lora).part_of(model)
 
 
 def test_null_part_is_refused():
@@ -125,63 +200,3 @@ def test_training_is_refused_on_a_half_made_world(world, tmp_path):
     with pytest.raises(DataError, match="not finished"):
         require_world(composed(tmp_path))
     assert require_world(composed(world)) is None
-
-
-def test_a_model_that_cannot_be_written_leaves_nothing(world, tmp_path):
-    config = composed(world)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(WeightsError, match="cannot be written"):
-        save_model_folder(build_model(config), config, tmp_path / "file" / "model")
-    config.tokenizer.path = str(tmp_path / "gone")
-    with pytest.raises(WeightsError, match="cannot be written"):
-        save_model_folder(build_model(config), config, tmp_path / "model")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_saved_folder_answers_alone(world, tmp_path):
-    """The folder brings its tokenizer along, and its weights are the ones that were saved."""
-    config = composed(world)
-    model = build_model(config)
-    folder = tmp_path / "run" / "decoder" / "model"
-    folder.parent.mkdir(parents=True)
-    save_model_folder(model, config, folder)
-    engine, again = load_engine(find_model_folder(tmp_path / "run"), device="cpu")
-    assert again.tokenizer.path == str(folder / "tokenizer")
-    assert engine.processor.augment is None
-    saved = dict(model.named_parameters())
-    for name, parameter in engine.model.named_parameters():
-        assert torch.equal(parameter, saved[name]), name
-    assert not list(tmp_path.rglob("*.partial"))
-
-
-def test_low_rank_updates_are_folded_into_the_saved_weights(world, tmp_path):
-    config = composed(world, "+lora=language_model")
-    model = build_model(config)
-    build_part(config.lora).apply(model.language_model)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    ids = torch.arange(8)
-    asked = {"position_ids_T": torch.arange(8), "sequence_ends": (8,)}
-    hidden = model.language_model.eval()(model.language_model.embed(ids), **asked)
-    save_model_folder(model, config, tmp_path / "model")
-    engine, again = load_engine(tmp_path / "model", device="cpu")
-    assert again.lora is None
-    plain = engine.model.language_model
-    torch.testing.assert_close(plain(plain.embed(ids), **asked), hidden, rtol=1e-4, atol=1e-5)
-
-
-def test_no_model_says_how_to_train_one(tmp_path):
-    with pytest.raises(ConfigError, match="mllm-npu train"):
-        find_model_folder(tmp_path)
-
-
-def test_weights_of_another_model_are_refused(world, tmp_path):
-    config = composed(world)
-    save_model_folder(build_model(config), config, tmp_path / "model")
-    file = tmp_path / "model" / "model.yaml"
-    text = file.read_text().replace("num_hidden_layers: 3", "num_hidden_layers: 2")
-    file.write_text(text)
-    with pytest.raises(WeightsError):
-        load_engine(tmp_path / "model", device="cpu")

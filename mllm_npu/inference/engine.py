@@ -163,6 +163,7 @@ class Engine:
                 room=self.processor.max_tokens - len(prompt_LD),
                 seed=fresh_seed(options.seed),
                 decode=self.processor.decode_text,
+                read_boxes=self.processor.read_boxes,
                 image_block=self._tokens.block,
                 stop_ids=self._stop_ids,
                 shown=_last_picture(conversation),

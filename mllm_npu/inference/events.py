@@ -12,6 +12,8 @@ from typing import Literal
 from PIL import Image
 from torch import Tensor
 
+from mllm_npu.processing.grounding import Box
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -44,12 +46,14 @@ class Finished:
         num_prompt_tokens: tokens of the question, picture slots included.
         num_new_tokens: tokens the model chose, a picture counted as one.
         num_pictures: pictures drawn.
+        boxes: places in the picture that the reply names.
     """
 
     reason: FinishReason
     num_prompt_tokens: int
     num_new_tokens: int
     num_pictures: int
+    boxes: tuple[Box, ...] = ()
 
 
 Event = TextDelta | ImageMade | Finished
@@ -66,6 +70,7 @@ class Reply:
         finish_reason: why it ended.
         num_prompt_tokens: tokens of the question.
         num_new_tokens: tokens the model chose.
+        boxes: places in the picture that the reply names.
     """
 
     text: str
@@ -74,6 +79,7 @@ class Reply:
     finish_reason: FinishReason
     num_prompt_tokens: int
     num_new_tokens: int
+    boxes: tuple[Box, ...] = ()
 
 
 def collect_reply(events: Iterable[Event]) -> Reply:
@@ -98,5 +104,6 @@ def collect_reply(events: Iterable[Event]) -> Reply:
                     finish_reason=event.reason,
                     num_prompt_tokens=event.num_prompt_tokens,
                     num_new_tokens=event.num_new_tokens,
+                    boxes=event.boxes,
                 )
     raise ValueError("The events of a request must end with Finished; they ended before.")

@@ -15,6 +15,7 @@ from mllm_npu.errors import RequestError
 from mllm_npu.inference.events import Event, Finished, FinishReason, TextDelta
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.text_stream import TextStream
+from mllm_npu.processing.grounding import Box
 
 PICTURE_SEED_STRIDE = 1_000_003
 
@@ -30,6 +31,7 @@ class LiveRow:
         room: tokens that still fit after the prompt.
         seed: of this request, never None.
         decode: token ids -> text.
+        read_boxes: token ids -> boxes they name.
         image_block: ids of a whole picture.
         stop_ids: ids that end a reply.
         shown: the last picture of the question or the reply, which a drawn one may change.
@@ -41,6 +43,7 @@ class LiveRow:
     room: int
     seed: int
     decode: Callable[[Sequence[int]], str]
+    read_boxes: Callable[[Sequence[int]], tuple[Box, ...]] = lambda ids: ()
     image_block: Sequence[int]
     stop_ids: frozenset[int]
     shown: Image.Image | None = None
@@ -117,6 +120,7 @@ class LiveRow:
             num_prompt_tokens=len(self.prompt_LD),
             num_new_tokens=self.num_chosen,
             num_pictures=self.num_pictures,
+            boxes=self.read_boxes(self.ids),
         )
         return [*self._say(self._text.flush()), end]
 

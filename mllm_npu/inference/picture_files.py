@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from mllm_npu.errors import RequestError
+from mllm_npu.processing.grounding import Box, draw_boxes
 from mllm_npu.processing.image_transform import open_picture
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -85,3 +86,19 @@ def save_pictures(pictures: Sequence[Image.Image], path: Path) -> list[Path]:
         save_picture(picture, path.with_stem(f"{path.stem}-{number}"))
         for number, picture in enumerate(pictures, start=1)
     ]
+
+
+def save_boxes(pictures: Sequence[Image.Image], boxes: Sequence[Box], path: Path) -> Path | None:
+    """Save the last picture that was shown with the boxes a reply names in it.
+
+    Args:
+        pictures: of the question.
+        boxes: of the reply.
+        path: of a drawn picture; the marked one gets ``-boxes`` before the ending.
+
+    Returns:
+        Where it is; None where there is nothing to mark.
+    """
+    if not pictures or not boxes:
+        return None
+    return save_picture(draw_boxes(pictures[-1], boxes), path.with_stem(f"{path.stem}-boxes"))

@@ -16,6 +16,7 @@ from mllm_npu.inference.events import Finished, ImageMade, TextDelta
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.picture_files import open_pictures, save_picture
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text, Turn
+from mllm_npu.processing.grounding import Box, draw_boxes
 
 HELP = "/image PATH adds a picture to the next turn · /reset forgets the talk · /quit leaves"
 MAX_SHOWN_PIXELS = 64
@@ -87,8 +88,9 @@ class TerminalChat:
                     self.show(picture)
                     self.console.print(f"picture: {self._save(picture)}", style="dim")
                     said.append(DrawnImage(picture=picture))
-                case Finished():
+                case Finished(boxes=boxes):
                     self.console.print()
+                    self._mark(boxes)
         self.waiting.clear()
         # A reply of nothing is no turn: the next question would be refused because of it.
         if any(not isinstance(part, Text) or part.text.strip() for part in said):
@@ -106,6 +108,15 @@ class TerminalChat:
                 upper, lower = (_colour(small, column, row + half) for half in (0, 1))
                 line.append("▀", style=f"{upper} on {lower}")
             self.console.print(line)
+
+    def _mark(self, boxes: Sequence[Box]) -> None:
+        """Show and save the last picture with the boxes a reply names in it."""
+        shown = [part for turn in self.turns for part in turn.parts if isinstance(part, ReadImage)]
+        pictures = [*(part.picture for part in shown), *self.waiting]
+        if boxes and pictures:
+            marked = draw_boxes(pictures[-1], boxes)
+            self.show(marked)
+            self.console.print(f"boxes: {self._save(marked)}", style="dim")
 
     def _save(self, picture: Image.Image) -> Path:
         while (path := self.folder / f"picture-{self.num_drawn:03d}.png").exists():

@@ -97,6 +97,7 @@ class Detokenizer(Drawing):
         vision_encoder: turns tiles into features; frozen when the decoder is trained.
         image_decoder: draws a picture from such features.
         drawn_features: the space of those features.
+        pretrained_model_name_path: file or folder that holds its weights, for who builds it.
 
     Raises:
         ConfigError: widths and token numbers of the parts do not fit.
@@ -110,8 +111,10 @@ class Detokenizer(Drawing):
         vision_encoder: VisionEncoder,
         image_decoder: ImageDecoder,
         drawn_features: DrawnFeatures,
+        pretrained_model_name_path: str | None = None,
     ) -> None:
         super().__init__()
+        self.pretrained_model_name_path = pretrained_model_name_path
         require_decoder(vision_encoder, image_decoder, drawn_features)
         self.vision_encoder, self.image_decoder = vision_encoder, image_decoder
         self.drawn_features = drawn_features

@@ -30,19 +30,15 @@ def require_drawing(
     language_model: LanguageModel,
     vision_encoder: VisionEncoder,
     output_projector: Projector,
-    image_decoder: ImageDecoder,
+    image_decoder: ImageDecoder | None,
     drawn_features: DrawnFeatures,
 ) -> None:
-    """Refuse parts of a drawing model that are missing or do not fit.
+    """Refuse parts of a drawing model that are missing or do not fit; it may lack the decoder.
 
     Raises:
         ConfigError: names the part, or both numbers.
     """
-    parts = {
-        "output_projector": output_projector,
-        "image_decoder": image_decoder,
-        "drawn_features": drawn_features,
-    }
+    parts = {"output_projector": output_projector, "drawn_features": drawn_features}
     for name, part in parts.items():
         if part is None:
             raise ConfigError(
@@ -74,9 +70,11 @@ def require_drawing(
 
 
 def require_decoder(
-    vision_encoder: VisionEncoder, image_decoder: ImageDecoder, drawn_features: DrawnFeatures
+    vision_encoder: VisionEncoder,
+    image_decoder: ImageDecoder | None,
+    drawn_features: DrawnFeatures,
 ) -> None:
-    """Refuse an image decoder that cannot draw from the encoder's features.
+    """Refuse features that the encoder does not give, and a decoder that cannot draw from them.
 
     Raises:
         ConfigError: names both numbers.
@@ -84,6 +82,13 @@ def require_decoder(
     _require(
         "drawn_features.width", drawn_features.width, "vision_encoder.width", vision_encoder.width
     )
+    if drawn_features.num_tokens > vision_encoder.num_tokens:
+        raise ConfigError(
+            f"drawn_features.num_tokens={drawn_features.num_tokens} cannot be pooled from "
+            f"vision_encoder.num_tokens={vision_encoder.num_tokens}; ask for fewer."
+        )
+    if image_decoder is None:
+        return
     _require(
         "image_decoder.width", image_decoder.width, "drawn_features.width", drawn_features.width
     )
@@ -93,11 +98,6 @@ def require_decoder(
         "drawn_features.num_tokens",
         drawn_features.num_tokens,
     )
-    if drawn_features.num_tokens > vision_encoder.num_tokens:
-        raise ConfigError(
-            f"drawn_features.num_tokens={drawn_features.num_tokens} cannot be pooled from "
-            f"vision_encoder.num_tokens={vision_encoder.num_tokens}; ask for fewer."
-        )
 
 
 def require_weight(name: str, weight: float) -> None:

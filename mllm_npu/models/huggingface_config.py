@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from mllm_npu.errors import ConfigError, WeightsError
+from mllm_npu.models.weights import load_weights
 
 _UNDECLARED_KEYS = (
     "rope_theta",
@@ -72,7 +73,7 @@ def read_config(
 def build_pretrained(
     auto_class: Any, config: PreTrainedConfig, path: str | None, *, part: str, **options: Any
 ) -> Any:
-    """Build a transformers model from its config, or load it from a local folder of safetensors.
+    """Build a transformers model from its config, or load it from a local folder of weights.
 
     Under ``with torch.device("meta")`` the weights of a folder are left out, as all others are.
 
@@ -84,16 +85,17 @@ def build_pretrained(
         options: further keywords of transformers.
 
     Raises:
-        ConfigError: the folder holds no safetensors; a pickle is never opened.
-        WeightsError: the folder lacks parameters of the model.
+        WeightsError: the folder has no weights, lacks parameters of the model, or holds a pickle of
+            more than tensors.
     """
     if path is None or torch.get_default_device().type == "meta":
         return auto_class.from_config(config, trust_remote_code=False, **options)
     if not any(Path(path).glob("*.safetensors")):
-        raise ConfigError(
-            f"{part} was asked to load {path!r}, which holds no *.safetensors file; convert the "
-            "weights first (pickled .bin files are not opened)."
-        )
+        # Torch files go through our own loader, which runs nothing that is in them.
+        with torch.device("meta"):
+            model = auto_class.from_config(config, trust_remote_code=False, **options)
+        load_weights(model, path)
+        return model
     model, report = auto_class.from_pretrained(
         path,
         config=config,

@@ -21,6 +21,7 @@ class LoraRecipe:
         alpha: the update is scaled by alpha / rank.
         dropout: dropout in front of the update.
         targets: shell patterns over the names of the part's linear layers, such as ``*.q_proj``.
+        part: name of the part of a model that gets the updates, such as ``image_decoder.unet``.
 
     Raises:
         ConfigError: no targets, or a rank, alpha or dropout that makes no sense.
@@ -28,7 +29,15 @@ class LoraRecipe:
     Source: LoRA (Hu et al. 2021), through peft.
     """
 
-    def __init__(self, *, rank: int, alpha: float, dropout: float, targets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float,
+        targets: Sequence[str],
+        part: str = "language_model",
+    ) -> None:
         if rank < 1 or alpha <= 0 or not 0 <= dropout < 1 or not targets:
             raise ConfigError(
                 f"LoRA was asked for rank={rank}, alpha={alpha}, dropout={dropout}, "
@@ -36,6 +45,22 @@ class LoraRecipe:
                 "least one target."
             )
         self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, tuple(targets)
+        self.part = part
+
+    def part_of(self, model: nn.Module) -> nn.Module:
+        """The part of a model that gets the updates.
+
+        Raises:
+            ConfigError: the model has none of that name.
+        """
+        try:
+            return model.get_submodule(self.part)
+        except AttributeError as error:
+            known = ", ".join(name for name, _ in model.named_children())
+            raise ConfigError(
+                f"LoRA was asked for on {self.part!r}, which {type(model).__name__} does not have. "
+                f"It has: {known}, and what is in them."
+            ) from error
 
     def apply(self, part: nn.Module) -> list[str]:
         """Put updates into ``part``, in place; everything else of it is frozen.

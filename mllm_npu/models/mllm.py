@@ -32,6 +32,8 @@ class GeneralizedMultimodalModel(nn.Module):
         patch_positions: add a learnt embedding of where a tile lies in its picture to all its
             tokens.
         language_weight: factor of the language loss.
+        pretrained_model_name_path: file or folder that holds its weights, for who builds it; the
+            model does not open it.
 
     Raises:
         ConfigError: widths or token numbers of the parts do not fit.
@@ -48,8 +50,10 @@ class GeneralizedMultimodalModel(nn.Module):
         projector: Projector,
         patch_positions: bool = False,
         language_weight: float = 1.0,
+        pretrained_model_name_path: str | None = None,
     ) -> None:
         super().__init__()
+        self.pretrained_model_name_path = pretrained_model_name_path
         require_reading(language_model, vision_encoder, projector)
         require_weight("language_weight", language_weight)
         self.language_model, self.vision_encoder, self.projector = (
@@ -146,12 +150,14 @@ class SEED(GeneralizedMultimodalModel, Drawing):
         vision_encoder: turns tiles into features, of read and of drawn pictures.
         projector: turns features into embeddings of the language model.
         output_projector: turns the states at a drawn picture's slots into features.
-        image_decoder: draws a picture from such features; trained by its own objective.
+        image_decoder: draws a picture from such features; trained by its own objective. None while
+            only the features are learnt; such a model cannot draw.
         drawn_features: the space of those features (pooled, standardised).
         patch_positions: see `GeneralizedMultimodalModel`.
         language_weight: factor of the language loss.
         image_weight: factor of the feature loss.
         image_loss: "mse" or "cosine".
+        pretrained_model_name_path: see `GeneralizedMultimodalModel`.
 
     Raises:
         ConfigError: a part is missing, or widths and token numbers of the parts do not fit.
@@ -166,12 +172,13 @@ class SEED(GeneralizedMultimodalModel, Drawing):
         vision_encoder: VisionEncoder,
         projector: Projector,
         output_projector: Projector,
-        image_decoder: ImageDecoder,
         drawn_features: DrawnFeatures,
+        image_decoder: ImageDecoder | None = None,
         patch_positions: bool = False,
         language_weight: float = 1.0,
         image_weight: float = 1.0,
         image_loss: Literal["mse", "cosine"] = "mse",
+        pretrained_model_name_path: str | None = None,
     ) -> None:
         super().__init__(
             language_model=language_model,
@@ -179,6 +186,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
             projector=projector,
             patch_positions=patch_positions,
             language_weight=language_weight,
+            pretrained_model_name_path=pretrained_model_name_path,
         )
         require_weight("image_weight", image_weight)
         if image_loss not in FEATURE_LOSSES:
@@ -189,7 +197,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
         require_drawing(
             language_model, vision_encoder, output_projector, image_decoder, drawn_features
         )
-        self.output_projector, self.image_decoder = output_projector, image_decoder
+        self.output_projector, self.image_decoder = output_projector, image_decoder  # type: ignore[assignment]
         self.drawn_features = drawn_features
         self.image_weight = image_weight
         self.image_loss = image_loss

@@ -1,23 +1,24 @@
-"""Save and load weights: one folder of safetensors, strict, whole, never twice in memory."""
+"""Save weights as one folder of safetensors; load any known layout, strict and never twice."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mllm_npu.errors import WeightsError
+from mllm_npu.models.weight_files import ALIASES
+from mllm_npu.models.weight_values import Value, check_shape, gather
 
 WEIGHTS_FILE = "model.safetensors"
-_ALIASES = "aliases"
 _SHOWN = 4
 
 
@@ -29,19 +30,29 @@ class WeightsReport:
         loaded: names of the model that got a value.
         missing: names of the model the checkpoint lacks.
         unexpected: names of the checkpoint the model lacks.
-        reshaped: loaded names whose values lay in another shape of the same size.
+        reshaped: loaded names whose values lay in another shape of the same size, or were widened
+            with zeros.
+        merged: loaded names into which low-rank updates were folded.
+        replaced: names that several sources hold; the last one counts.
+        unused: names that are known and not needed: computed tables, parts the model does not have.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    reshaped: tuple[str, ...]
+    reshaped: tuple[str, ...] = ()
+    merged: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        counts = {
-            name: getattr(self, name) for name in ("loaded", "missing", "unexpected", "reshaped")
-        }
-        return "; ".join(f"{len(names)} {what}{_some(names)}" for what, names in counts.items())
+        always = ("loaded", "missing", "unexpected")
+        parts = [
+            f"{len(names)} {entry.name}{_some(names)}"
+            for entry in fields(self)
+            if (names := getattr(self, entry.name)) or entry.name in always
+        ]
+        return "; ".join(parts)
 
 
 def save_weights(folder: str | Path, model: nn.Module) -> Path:
@@ -71,7 +82,7 @@ def save_weights(folder: str | Path, model: nn.Module) -> Path:
     partial = target.with_name(f"{WEIGHTS_FILE}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(values, partial, metadata={"format": "pt", _ALIASES: json.dumps(aliases)})
+        save_file(values, partial, metadata={"format": "pt", ALIASES: json.dumps(aliases)})
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(target)
@@ -81,39 +92,54 @@ def save_weights(folder: str | Path, model: nn.Module) -> Path:
     return target
 
 
-def load_weights(model: nn.Module, folder: str | Path, *, strict: bool = True) -> WeightsReport:
-    """Fill a model from a folder of safetensors (or one such file).
+def load_weights(
+    model: nn.Module,
+    sources: str | Path | Sequence[str | Path],
+    *,
+    strict: bool = True,
+    lora_alpha: float | None = None,
+) -> WeightsReport:
+    """Fill a model from files or folders of weights, of any layout of `weight_layouts`.
 
     Parameters on the meta device are replaced by the values as they are read, one at a time, and
-    tied parameters stay tied; others are copied into. Buffers that are computed rather than saved
-    are computed again.
+    tied parameters stay tied; others are copied into. Values of the model's own type stay pages of
+    the file until they are changed (see `weight_files`). Buffers that are computed rather than
+    saved are computed again.
 
     Args:
-        model: the model to fill, in place.
-        folder: holds ``*.safetensors``.
+        model: the model to fill, in place; it may be a part alone.
+        sources: one or several; together they hold the model's values, and where two hold the same
+            one the later counts.
         strict: refuse missing and unexpected names; without it they are only reported.
+        lora_alpha: alpha of low-rank updates among the values, which are folded in; None takes it
+            from an ``adapter_config.json`` beside them.
 
     Raises:
-        WeightsError: nothing to read, another shape, names that do not fit, or not one name in
-            common.
+        WeightsError: nothing to read, another shape, names that do not fit, not one name in common,
+            or low-rank updates of unknown alpha. The model is as it was then.
     """
-    sources = _open(Path(folder))
+    paths = [Path(path) for path in ([sources] if isinstance(sources, str | Path) else sources)]
     slots = _slots(model)
-    missing = _missing(model, sources, slots)
-    unexpected = tuple(sorted(set(sources) - set(slots)))
-    loaded = tuple(sorted(set(sources) & set(slots)))
-    reshaped = tuple(
-        name for name in loaded if _check_shape(name, sources[name], slots[name], Path(folder))
+    gathered = gather(paths, slots, kind=type(model).__name__, lora_alpha=lora_alpha)
+    values = {name: value for name, value in gathered.values.items() if name in slots}
+    unexpected = tuple(sorted((set(gathered.values) | set(gathered.stray)) - set(slots)))
+    report = WeightsReport(
+        loaded=tuple(sorted(values)),
+        missing=_missing(values, slots),
+        unexpected=unexpected,
+        reshaped=tuple(sorted(n for n in values if check_shape(n, values[n], slots[n]))),
+        merged=tuple(sorted(name for name in values if values[name].update is not None)),
+        replaced=tuple(sorted(gathered.replaced)),
+        unused=tuple(sorted(gathered.unused)),
     )
-    report = WeightsReport(loaded=loaded, missing=missing, unexpected=unexpected, reshaped=reshaped)
-    if not loaded or (strict and (missing or unexpected)):
+    if not values or (strict and (report.missing or report.unexpected)):
         raise WeightsError(
-            f"The weights in {folder} do not fit {type(model).__name__}: {report}. "
-            "Give the weights of this model, or compose the model they belong to."
+            f"The weights in {', '.join(map(str, paths))} do not fit {type(model).__name__}: "
+            f"{report}. Give the weights of this model, or compose the model they belong to."
         )
     placed: dict[int, nn.Parameter] = {}
-    for name in loaded:
-        _place(model, name, sources[name], placed)
+    for name in report.loaded:
+        _place(model, name, values[name], placed)
     _tie(model, slots, placed)
     restore_buffers(model)
     return report
@@ -153,98 +179,32 @@ def _hollow_buffers(module: nn.Module) -> list[str]:
     ]
 
 
-class _Source:
-    """One value of a checkpoint, read when it is asked for."""
-
-    def __init__(self, *, file: Path, key: str, shape: tuple[int, ...], kind: str) -> None:
-        self.file, self.key, self.shape, self.kind = file, key, shape, kind
-
-    @property
-    def is_float(self) -> bool:
-        """Whether its values are floating point numbers; names as safetensors writes them."""
-        return self.kind.startswith(("F", "BF"))
-
-    def read(self, device: torch.device) -> Tensor:
-        with safe_open(self.file, framework="pt", device=str(device)) as opened:
-            return opened.get_tensor(self.key)
-
-
-def _open(folder: Path) -> dict[str, _Source]:
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else [folder]
-    sources: dict[str, _Source] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                for key in opened.keys():  # noqa: SIM118 - not a dict
-                    part = opened.get_slice(key)
-                    sources[key] = _Source(
-                        file=file, key=key, shape=tuple(part.get_shape()), kind=part.get_dtype()
-                    )
-                aliases = json.loads((opened.metadata() or {}).get(_ALIASES, "{}"))
-        except (OSError, SafetensorError, ValueError) as error:
-            raise WeightsError(
-                f"{file} cannot be read as safetensors: {error}. Give a folder that training or "
-                "save_pretrained has written whole."
-            ) from error
-        sources.update(
-            {name: sources[original] for name, original in aliases.items() if original in sources}
-        )
-    if not sources:
-        raise WeightsError(
-            f"No weights were found in {folder}; give a folder that holds *.safetensors files."
-        )
-    return sources
-
-
 def _slots(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, tied ones under each of their names."""
     return dict(model.state_dict(keep_vars=True))
 
 
-def _missing(
-    model: nn.Module, sources: Mapping[str, _Source], slots: Mapping[str, Tensor]
-) -> tuple[str, ...]:
+def _missing(values: Mapping[str, Value], slots: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Names without a value; a tied parameter has one as soon as any of its names has."""
-    filled = {id(slots[name]) for name in sources if name in slots}
+    filled = {id(slots[name]) for name in values}
     return tuple(
         sorted(
-            name for name, slot in slots.items() if name not in sources and id(slot) not in filled
+            name for name, slot in slots.items() if name not in values and id(slot) not in filled
         )
     )
 
 
-def _check_shape(name: str, source: _Source, slot: Tensor, folder: Path) -> bool:
-    """Whether the value must be reshaped.
-
-    Raises:
-        WeightsError: the sizes differ, or whole numbers stand for floating point ones.
-    """
-    if source.is_float != slot.is_floating_point():
-        raise WeightsError(
-            f"{name!r} holds {source.kind} in {folder} and {slot.dtype} in the model; these are "
-            "weights of another kind, such as quantised ones. Convert them first."
-        )
-    if source.shape == tuple(slot.shape):
-        return False
-    if torch.Size(source.shape).numel() != slot.numel():
-        raise WeightsError(
-            f"{name!r} has shape {list(source.shape)} in {folder} and {list(slot.shape)} in the "
-            "model; these are weights of another model."
-        )
-    return True
-
-
-def _place(model: nn.Module, name: str, source: _Source, placed: dict[int, nn.Parameter]) -> None:
+def _place(model: nn.Module, name: str, stored: Value, placed: dict[int, nn.Parameter]) -> None:
     module_name, _, short_name = name.rpartition(".")
     module = model.get_submodule(module_name)
     slot = getattr(module, short_name)
     if not slot.is_meta:
         with torch.no_grad():
-            slot.copy_(source.read(torch.device("cpu")).view(slot.shape))
+            slot.copy_(stored.read(slot))
         return
     if id(slot) in placed:
         return
-    value = source.read(torch.device("cpu")).view(slot.shape).to(slot.dtype)
+    value = stored.read(slot)
     if isinstance(slot, nn.Parameter):
         placed[id(slot)] = nn.Parameter(value, requires_grad=slot.requires_grad)
         setattr(module, short_name, placed[id(slot)])

@@ -27,9 +27,10 @@ from mllm_npu.processing.conversation import (
     Role,
     Text,
 )
+from mllm_npu.processing.grounding import Box, parse_boxes
 from mllm_npu.processing.layout import TokenLayout, slot_places
 from mllm_npu.processing.sample_pixels import cut_pictures
-from mllm_npu.processing.special_tokens import ImageIds, reserved_ids
+from mllm_npu.processing.special_tokens import ImageIds, box_ids, reserved_ids
 
 _CACHED_PIECES = 16384
 _LONGEST_CACHED_PIECE = 512
@@ -111,6 +112,7 @@ class Processor:
         bos_id = tokenizer.bos_token_id
         self._opening: tuple[int, ...] = () if bos_id is None else (bos_id,)
         self._reserved = reserved_ids(tokenizer)
+        self._box_ids = box_ids(tokenizer)
         self._pieces: dict[str, tuple[int, ...]] = {}
         self._read_block = self._block(num_read_tokens, patch=False)
         self._patch_block = self._block(num_read_tokens, patch=True)
@@ -193,10 +195,23 @@ class Processor:
         pictures = tiles * len(self._read_block) + num_drawn * len(self._drawn_block)
         return fixed + num_turns * (max(frames) + 1) + num_text_tokens + pictures
 
-    def decode_text(self, ids: Sequence[int] | Tensor) -> str:
-        """Text of an answer, without image tokens and control tokens."""
+    def read_boxes(self, ids: Sequence[int] | Tensor) -> tuple[Box, ...]:
+        """Boxes that an answer names, in reading order."""
+        num_locations = len(self._box_ids) - 2
+        if num_locations < 1:
+            return ()
+        return tuple(parse_boxes(self.decode_text(ids, boxes=True), num_locations=num_locations))
+
+    def decode_text(self, ids: Sequence[int] | Tensor, *, boxes: bool = False) -> str:
+        """Text of an answer, without image tokens and control tokens.
+
+        Args:
+            ids: of the answer.
+            boxes: keep the tokens of boxes.
+        """
         numbers: Sequence[int] = ids.tolist() if isinstance(ids, Tensor) else ids
-        kept = [number for number in numbers if number not in self._reserved]
+        hidden = self._reserved - self._box_ids if boxes else self._reserved
+        kept = [number for number in numbers if number not in hidden]
         return self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
 
     def _block(self, num_slots: int, *, patch: bool) -> tuple[int, ...]:
@@ -224,8 +239,9 @@ class Processor:
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             _refuse("A text is not valid Unicode", "give it as UTF-8.", reply=reply)
         ids = self._tokenize(text)
-        if not self._reserved.isdisjoint(ids):
-            spelt = next(number for number in ids if number in self._reserved)
+        spells = self._reserved.intersection(ids) - self._box_ids
+        if spells:
+            spelt = next(number for number in ids if number in spells)
             token = self.tokenizer.convert_ids_to_tokens(spelt)
             _refuse(
                 "A text spells a control token",

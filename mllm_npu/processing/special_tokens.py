@@ -135,7 +135,7 @@ class ImageIds:
 
 
 def reserved_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
-    """Ids that text from outside must never turn into and that a reader never sees.
+    """Ids that a reader never sees; text from outside must not turn into any but `box_ids`.
 
     They are the control tokens (begin, end, pad, turn marks) and the image, location and box
     tokens. Added tokens that are ordinary text, such as runs of spaces in some vocabularies, are
@@ -149,3 +149,12 @@ def reserved_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
     }
     # Unknown characters become the unknown token on their own; that is no attempt at anything.
     return frozenset(reserved - {tokenizer.unk_token_id})
+
+
+def box_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """Ids of the location and box tokens; a text may spell them, a reader sees boxes instead."""
+    return frozenset(
+        number
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.content in (BOX_BEGIN, BOX_END) or token.content.startswith("<loc-")
+    )

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.processing.sentencepiece_model import is_llama_model, read_llama_model
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 """The three control tokens of a tokenizer that is trained here; their ids are 0, 1 and 2."""
@@ -23,7 +24,8 @@ def load_tokenizer(*, path: str) -> PreTrainedTokenizerFast:
         path: folder with ``tokenizer.json``, or with a SentencePiece model if its library is there.
 
     Returns:
-        The tokenizer as ``tokenizer.json`` describes it.
+        The tokenizer as ``tokenizer.json`` describes it, or one with the ids of the SentencePiece
+        model.
 
     Raises:
         ConfigError: The folder is missing, is no tokenizer, or the tokenizer has no fast form
@@ -35,9 +37,10 @@ def load_tokenizer(*, path: str) -> PreTrainedTokenizerFast:
             f"A tokenizer was asked for at {path!r}, there is no such folder. "
             "Give a local folder that holds tokenizer.json."
         )
-    loader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        tokenizer = loader.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = _read(folder)
+    except ConfigError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception on a broken file
         cause = " ".join(str(error).split())
         raise ConfigError(
@@ -55,6 +58,13 @@ def load_tokenizer(*, path: str) -> PreTrainedTokenizerFast:
             "Set eos_token in its tokenizer_config.json."
         )
     return tokenizer
+
+
+def _read(folder: Path) -> PreTrainedTokenizerFast:
+    if is_llama_model(folder):
+        return read_llama_model(folder)
+    loader = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    return loader.from_pretrained(str(folder), local_files_only=True)
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:

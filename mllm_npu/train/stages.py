@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllm_npu.build import build_trainer, save_model_folder
+from mllm_npu.build import build_trainer
 from mllm_npu.config import Config, load_config, to_yaml, write_config
 from mllm_npu.device.memory import peak_rss_gib
 from mllm_npu.errors import ConfigError, DataError, MllmNpuError
+from mllm_npu.model_folder import save_model_folder
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"

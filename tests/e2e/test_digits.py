@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mllm_npu.build import find_model_folder, load_engine
 from mllm_npu.cli import main
 from mllm_npu.data.worlds.digits import make_digits
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.terminal import TerminalChat
+from mllm_npu.model_folder import find_model_folder, load_engine
 from mllm_npu.processing.conversation import DrawnImage, ReadImage
 from mllm_npu.train.recorder import Recorder
 

@@ -113,6 +113,9 @@ class ByteProcessor:
     def decode_text(self, ids):
         return bytes(number for number in ids if number < 256).decode("utf-8", errors="replace")
 
+    def read_boxes(self, ids):
+        return ()
+
     def encode(self, conversation, *, reply=False, rng=None):
         assert reply
         ids, tiles, slots = [], [], []

@@ -85,3 +85,10 @@ def test_every_picture_has_its_own_noise_and_it_follows_from_the_seed():
     assert not torch.equal(first, second)
     assert torch.equal(noises(3)[1], second)
     assert not torch.equal(noises(4)[0], first)
+
+
+def test_boxes_are_read_at_the_end():
+    row = make_row(max_new_tokens=2)
+    row.read_boxes = lambda ids: tuple(ids)
+    row.take(ord("a"))
+    assert row.take(ord("b"))[-1].boxes == (ord("a"), ord("b"))

@@ -8,9 +8,11 @@ from mllm_npu.inference.picture_files import (
     check_folder,
     check_name,
     open_pictures,
+    save_boxes,
     save_picture,
     save_pictures,
 )
+from mllm_npu.processing.grounding import Box
 
 RED = Image.new("RGB", (5, 4), "red")
 
@@ -80,3 +82,15 @@ def test_a_disk_that_fails_leaves_no_half_picture(tmp_path, monkeypatch):
     with pytest.raises(RequestError, match="No space left"):
         save_picture(RED, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_boxes_are_marked_on_the_last_picture(tmp_path):
+    pictures = [Image.new("RGB", (40, 40), shade) for shade in ("white", "grey")]
+    box = Box(x0=0.25, y0=0.25, x1=0.75, y1=0.75, label="a")
+    assert save_boxes(pictures, [], tmp_path / "p.png") is None
+    assert save_boxes([], [box], tmp_path / "p.png") is None
+    marked = save_boxes(pictures, [box], tmp_path / "p.png")
+    assert marked == tmp_path / "p-boxes.png"
+    with Image.open(marked) as opened:
+        assert opened.getpixel((1, 39)) == (128, 128, 128)
+        assert opened.getpixel((10, 20)) != (128, 128, 128)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mllm_npu.errors import ConfigError
+from mllm_npu.errors import ConfigError, WeightsError
 from mllm_npu.models.huggingface_config import build_pretrained, read_config, resolve_dtype
 
 LLAMA = {"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2}
@@ -80,11 +80,16 @@ def test_code_in_a_folder_is_never_run(tmp_path):
     assert not (tmp_path / "was_run").exists()
 
 
-def test_a_folder_of_pickles_is_not_opened(tmp_path):
+def test_a_folder_of_torch_files_is_loaded_and_one_of_pickles_is_not(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"no matter")
     config = read(path=str(tmp_path))
-    with pytest.raises(ConfigError, match=r"no \*\.safetensors"):
+    model = AutoModelForCausalLM.from_config(config)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    loaded = build_pretrained(AutoModelForCausalLM, config, str(tmp_path), part="The part")
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+    (tmp_path / "pytorch_model.bin").write_bytes(b"no matter")
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin cannot be read"):
         build_pretrained(AutoModelForCausalLM, config, str(tmp_path), part="The part")
 
 

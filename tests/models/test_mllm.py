@@ -166,14 +166,21 @@ def seed_parts():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match="image_decoder"):
-        SEED(**(seed_parts() | {"image_decoder": None}))
+    with pytest.raises(ConfigError, match="output_projector"):
+        SEED(**(seed_parts() | {"output_projector": None}))
     with pytest.raises(ConfigError, match=r"projector.output_dim=16 .*=32"):
         GeneralizedMultimodalModel(
             language_model=tiny_language_model(),
             vision_encoder=tiny_vision_encoder(),
             projector=tiny_projector("mlp", input_dim=16, output_dim=16, num_tokens=16),
         )
+
+
+def test_without_an_image_decoder_features_are_learnt_all_the_same():
+    model = SEED(**(seed_parts() | {"image_decoder": None}))
+    losses = model(tiny_batch())
+    assert losses.terms["image"].total > 0
+    assert not any("image_decoder" in name for name in model.state_dict())
 
 
 def test_batches_with_another_number_of_slots_are_refused():

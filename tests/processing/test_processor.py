@@ -311,3 +311,22 @@ def test_text_that_is_no_unicode_is_refused(make_processor):
     with pytest.raises(RequestError, match="UTF-8"):
         make_processor().encode(talk(text("caf\udce9")), reply=True)
     assert make_processor().encode(talk(text("café 😀")), reply=True).num_tokens > 3
+
+
+def test_places_in_pictures_are_read_and_hidden_from_the_text(make_processor):
+    tokenizer = train_tokenizer(["a cat"], vocab_size=300)
+    add_special_tokens(tokenizer, SpecialTokens(num_slots=8, num_locations=4))
+    processor = make_processor(tokenizer=tokenizer)
+    said = "a cat<box_start><loc-2><loc-2><loc-2><loc-1><box_end>"
+    sample = processor.encode(talk(text("where?"), answer=[text(said)]))
+    learnt = sample.labels[sample.labels >= 0].tolist()[:-1]
+    assert processor.decode_text(learnt) == "a cat"
+    assert processor.decode_text(learnt, boxes=True) == said
+    [box] = processor.read_boxes(learnt)
+    assert (box.x0, box.x1, box.y0, box.y1) == (0.25, 0.75, 0.375, 0.625)
+    assert box.label == "a cat"
+
+
+def test_a_vocabulary_without_places_has_no_boxes(make_processor):
+    processor = make_processor()
+    assert processor.read_boxes(processor.tokenizer.encode("<loc-1>")) == ()

@@ -8,6 +8,7 @@ from mllm_npu.processing.special_tokens import (
     ImageIds,
     SpecialTokens,
     add_special_tokens,
+    box_ids,
     location_token,
     reserved_ids,
     slot_token,
@@ -93,3 +94,12 @@ def test_slots_that_another_vocabulary_added_as_words_are_reserved(plain):
     plain.add_tokens([AddedToken("<img_00000>"), AddedToken("<box_end>")])
     ids = set(plain.convert_tokens_to_ids(["<img_00000>", "<box_end>"]))
     assert ids <= reserved_ids(plain)
+
+
+def test_tokens_of_boxes_may_be_spelt():
+    tokenizer = train_tokenizer(["a"], vocab_size=300)
+    assert box_ids(tokenizer) == frozenset()
+    add_special_tokens(tokenizer, SpecialTokens(num_slots=2, num_locations=3))
+    spelt = tokenizer.convert_ids_to_tokens(sorted(box_ids(tokenizer)))
+    assert spelt == ["<loc-0>", "<loc-1>", "<loc-2>", "<box_start>", "<box_end>"]
+    assert box_ids(tokenizer) < reserved_ids(tokenizer)

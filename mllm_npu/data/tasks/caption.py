@@ -30,6 +30,10 @@ class Caption(Task):
             there.
         draw_prompts: what may stand before the drawn picture, each with a ``{caption}`` slot.
         chat: whether prompt and answer are chat turns instead of one raw document.
+        min_similarity: smallest ``similarity`` of picture and caption that the row's json may
+            state; rows that state none pass.
+        min_resolution: smallest edge in pixels of a picture.
+        min_aspect_ratio: smallest ratio of a picture's shorter to its longer edge.
 
     Raises:
         ConfigError: if a share or a prompt is not usable.
@@ -44,6 +48,9 @@ class Caption(Task):
         read_prompts: Sequence[str] = ("",),
         draw_prompts: Sequence[str] = (_SLOT,),
         chat: bool = False,
+        min_similarity: float = 0.0,
+        min_resolution: int = 0,
+        min_aspect_ratio: float = 0.0,
     ) -> None:
         if not 0 <= draw_share <= 1:
             raise ConfigError(f"Caption: draw_share={draw_share} was asked for. Use 0 to 1.")
@@ -58,9 +65,13 @@ class Caption(Task):
         self.read_prompts = tuple(read_prompts)
         self.draw_prompts = tuple(draw_prompts)
         self.chat = chat
+        self.min_similarity = min_similarity
+        self.min_resolution = min_resolution
+        self.min_aspect_ratio = min_aspect_ratio
 
     def to_conversation(self, row: Row, rng: Random) -> Conversation:
         """One turn of question and answer, or one document."""
+        self._check(row)
         caption, picture = rng.choice(_captions(row)), row.picture()
         if rng.random() < self.draw_share:
             prompt = rng.choice(self.draw_prompts).replace(_SLOT, caption)
@@ -74,6 +85,7 @@ class Caption(Task):
 
     def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
         """Reading with the longest prompt, drawing with the longest prompt."""
+        self._check(row)
         caption = longest(_captions(row), count_tokens)
         turns, forms = 2 if self.chat else 0, []
         if self.draw_share < 1:
@@ -86,6 +98,19 @@ class Caption(Task):
             tokens = caption + longest(frames, count_tokens) + SPLIT_MARGIN
             forms.append(Measure(num_text_tokens=tokens, num_turns=turns, num_drawn=1))
         return forms
+
+    def _check(self, row: Row) -> None:
+        """Refuse a row below the limits; each limit is looked at only where it is set."""
+        if self.min_similarity > 0 and "json" in row.members:
+            stated = row.json().get("similarity")
+            if isinstance(stated, int | float) and stated < self.min_similarity:
+                raise SkipSample("similarity of picture and caption too low")
+        if self.min_resolution > 0 or self.min_aspect_ratio > 0:
+            short, long = sorted(row.picture_size())
+            if short < self.min_resolution:
+                raise SkipSample("picture too small")
+            if short < self.min_aspect_ratio * long:
+                raise SkipSample("picture too narrow")
 
 
 def _captions(row: Row) -> list[str]:

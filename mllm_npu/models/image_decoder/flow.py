@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from mllm_npu.errors import ConfigError, RequestError
+from mllm_npu.models.image_decoder.noise import draw_noise
 from mllm_npu.models.interfaces import ImageDecoder
 from mllm_npu.models.positions import grid_side, sincos_grid
 
@@ -165,7 +166,7 @@ class FlowImageDecoder(ImageDecoder):
             sigmas=[1 - step / steps for step in range(steps)], device=features_GPV.device
         )
         shape = (len(features_GPV), self.channels, self.picture_size, self.picture_size)
-        picture_GCSS = _draw_noise(shape, generator).to(features_GPV.device, self.null_PV.dtype)
+        picture_GCSS = draw_noise(shape, generator).to(features_GPV.device, self.null_PV.dtype)
         for time, sigma in zip(scheduler.timesteps, scheduler.sigmas.tolist(), strict=False):
             clean_GCSS = self._guided(
                 picture_GCSS, time.expand(len(picture_GCSS)), features_GPV, guidance
@@ -222,20 +223,6 @@ class FlowImageDecoder(ImageDecoder):
                 f"FlowImageDecoder needs block_channels={list(block_channels)} that are multiples "
                 f"of num_groups={num_groups} and of num_heads={num_heads}."
             )
-
-
-def _draw_noise(
-    shape: tuple[int, ...], generator: Generator | Sequence[Generator] | None
-) -> Tensor:
-    """Starting noise on the host, each picture from its own generator where there are several."""
-    if generator is None or isinstance(generator, Generator):
-        return torch.randn(shape, generator=generator, device="cpu")
-    if len(generator) != shape[0]:
-        raise RequestError(
-            f"decode was given {len(generator)} generators for {shape[0]} pictures; give one per "
-            "picture, or a single one."
-        )
-    return torch.stack([torch.randn(shape[1:], generator=one, device="cpu") for one in generator])
 
 
 def _build_unet(

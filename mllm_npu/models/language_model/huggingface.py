@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -51,6 +52,11 @@ class HuggingFaceLanguageModel(LanguageModel):
         path: local folder with ``config.json`` and safetensors; exactly one of ``config`` and
             ``path``.
         attention: "packed" or "per_sequence".
+        vocab_size: rows the table and the head are grown to; None leaves them.
+        new_rows: what those rows start as: "mean_times_3", the rule of the released SEED-X weights
+            (mean of the old rows in the table, three times the mean in a head of its own), or
+            "mean_resizing", drawn around the mean by the covariance of the old rows, as
+            transformers does (Hewitt 2021).
         dtype: "float32", "bfloat16" or "float16" of the parameters.
 
     Raises:
@@ -64,15 +70,23 @@ class HuggingFaceLanguageModel(LanguageModel):
         config: Mapping[str, Any] | None = None,
         path: str | None = None,
         attention: Literal["packed", "per_sequence"] = "packed",
+        vocab_size: int | None = None,
+        new_rows: Literal["mean_times_3", "mean_resizing"] = "mean_times_3",
         dtype: str = "float32",
     ) -> None:
         super().__init__()
+        if new_rows not in ("mean_times_3", "mean_resizing"):
+            raise ConfigError(
+                f"{_PART} was asked for new_rows={new_rows!r}; choose mean_times_3 or "
+                "mean_resizing."
+            )
         if attention not in ("packed", "per_sequence"):
             raise ConfigError(
                 f"{_PART} was asked for attention={attention!r}; choose packed or per_sequence."
             )
         model_config = read_config(config, path, part=_PART)
         self.attention = attention
+        self.new_rows = new_rows
         self.mixed_lengths = attention == "packed"
         _require_family(model_config, attention)
         options: dict[str, Any] = (
@@ -89,6 +103,8 @@ class HuggingFaceLanguageModel(LanguageModel):
         self._layers_checked = attention == "per_sequence"
         self.width = int(self.causal_lm.get_input_embeddings().embedding_dim)
         self.vocab_size = int(self.causal_lm.get_input_embeddings().num_embeddings)
+        if vocab_size is not None:
+            self.resize_vocabulary(vocab_size)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Look up embeddings as the family scales them, int64 [...] -> float [..., D]."""
@@ -188,10 +204,7 @@ class HuggingFaceLanguageModel(LanguageModel):
         ).last_hidden_state
 
     def resize_vocabulary(self, num_tokens: int) -> None:
-        """Grow the table and the head to ``num_tokens`` rows.
-
-        New input rows are the mean of the old ones; new rows of a head of its own are three times
-        the mean of its old rows (Source: the embedding resize of the released SEED-X weights).
+        """Grow the table and the head to ``num_tokens`` rows, by the rule ``new_rows``.
 
         Raises:
             ConfigError: fewer rows than there are.
@@ -204,13 +217,18 @@ class HuggingFaceLanguageModel(LanguageModel):
             )
         if num_tokens == old:
             return
-        self.causal_lm.resize_token_embeddings(num_tokens, mean_resizing=False)
+        is_hollow = self.causal_lm.get_input_embeddings().weight.is_meta
+        drawn = self.new_rows == "mean_resizing" and not is_hollow
+        with torch.device("meta") if is_hollow else nullcontext():
+            self.causal_lm.resize_token_embeddings(num_tokens, mean_resizing=drawn)
         table, head = self.causal_lm.get_input_embeddings(), self.causal_lm.get_output_embeddings()
+        self.vocab_size = num_tokens
+        if drawn or is_hollow:
+            return
         with torch.no_grad():
             table.weight[old:] = table.weight[:old].mean(0)
             if head is not None and head.weight is not table.weight:
                 head.weight[old:] = _NEW_OUTPUT_ROWS * head.weight[:old].mean(0)
-        self.vocab_size = num_tokens
 
     def sharding_units(self) -> Sequence[nn.Module]:
         """Decoder blocks in order of execution."""

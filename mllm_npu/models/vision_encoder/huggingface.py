@@ -144,7 +144,8 @@ def _grid(config: PreTrainedConfig) -> tuple[int, int]:
         square = round(num_patches**0.5) ** 2 == num_patches
     else:
         size = getattr(config, "image_size", None)
-        square = isinstance(patch, int) and isinstance(size, int) and size % patch == 0
+        # What is left of an edge behind the last whole patch is not seen (SigLIP at 384 pixels).
+        square = isinstance(patch, int) and isinstance(size, int) and 0 < patch <= size
     if not square:
         raise ConfigError(
             f"{_PART} needs a square grid of whole patches, got image_size={size}, "

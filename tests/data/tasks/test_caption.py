@@ -115,3 +115,28 @@ def test_a_row_without_a_picture_is_skipped(make_row, rng):
 def test_unusable_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Caption(**options)
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "similarity", "reason"),
+    [
+        ({"min_similarity": 0.3}, (20, 20), 0.2, "similarity"),
+        ({"min_similarity": 0.3}, (20, 20), 0.3, None),
+        ({"min_similarity": 0.3}, (20, 20), None, None),
+        ({"min_resolution": 21}, (40, 20), None, "too small"),
+        ({"min_resolution": 20}, (40, 20), None, None),
+        ({"min_aspect_ratio": 0.6}, (20, 40), None, "too narrow"),
+        ({"min_aspect_ratio": 0.5}, (20, 40), None, None),
+    ],
+)
+def test_rows_below_a_limit_are_skipped(make_row, png, limits, size, similarity, reason):
+    words = {"caption": "a cat"} | ({} if similarity is None else {"similarity": similarity})
+    row, task = make_row(json_member=words, png=png(*size)), Caption(**limits)
+    if reason is None:
+        assert task.measure(row, len)
+        assert task.to_conversation(row, Random(0)).turns
+        return
+    with pytest.raises(SkipSample, match=reason):
+        task.measure(row, len)
+    with pytest.raises(SkipSample, match=reason):
+        task.to_conversation(row, Random(0))

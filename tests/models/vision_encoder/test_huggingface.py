@@ -92,7 +92,7 @@ def test_a_grey_encoder_takes_the_mean_of_the_colours():
     ("changes", "options", "message"),
     [
         ({"patch_sise": 4}, {}, "'patch_sise'.*near keys: patch_size"),
-        ({"image_size": 18}, {}, "image_size=18, patch_size=4"),
+        ({"image_size": 3}, {}, "image_size=3, patch_size=4"),
         ({}, {"layer": 0}, "layer=0"),
         ({}, {"layer": -2}, "has 1, give -1"),
         ({}, {"std": (1.0, 0.0, 1.0)}, "std"),
@@ -133,3 +133,14 @@ def test_it_builds_and_runs_without_memory(family):
         encoder = HuggingFaceVisionEncoder(config=CONFIGS[family])
         assert encoder(make_tiles()).is_meta
     assert all(parameter.is_meta for parameter in encoder.parameters())
+
+
+def test_what_is_left_of_an_edge_is_not_seen():
+    """SigLIP so400m has tiles of 384 pixels and patches of 14, 27 to an edge."""
+    encoder = HuggingFaceVisionEncoder(config=VISION_CONFIGS["siglip"] | {"image_size": 18})
+    assert (encoder.num_tokens, encoder.tile_size) == (16, 18)
+    tiles = torch.randint(0, 256, (1, 3, 18, 18), dtype=torch.uint8)
+    assert encoder(tiles).shape == (1, 16, 16)
+    changed = tiles.clone()
+    changed[..., -1] = 255 - changed[..., -1]
+    assert torch.equal(encoder(tiles), encoder(changed))

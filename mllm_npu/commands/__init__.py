@@ -1,0 +1,1 @@
+"""The commands people type, one file per kind of work; `mllm_npu.cli` puts them together."""

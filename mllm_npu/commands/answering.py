@@ -1,0 +1,141 @@
+"""Commands that ask a model: generate, chat, redraw."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mllm_npu.commands.console import Images, Json, Run, bar, console, later
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog='Examples: `mllm-npu generate runs/digits "Draw a seven." --out seven.png` · '
+    '`mllm-npu generate runs/digits "Which digit is this?" --image scan.png`'
+)
+def generate(
+    run: Run,
+    prompt: Annotated[str, typer.Argument(help="What to ask.")],
+    images: Images = None,
+    out: Annotated[Path | None, typer.Option(help="Where a drawn picture is saved.")] = None,
+    draw: Annotated[bool, typer.Option("--draw", help="Begin the reply with a picture.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of sampling and of the noise.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Pull of the prompt on the picture.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Solver steps of the image decoder.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest reply.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the best token.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer one prompt with text, pictures or both."""
+    files = later("inference.picture_files")
+    path = out or Path("picture.png")
+    files.check_name(path)
+    pictures = files.open_pictures(images or [])
+    build, folders = later("build"), later("model_folder")
+    engine, config = folders.load_engine(folders.find_model_folder(run))
+    options = _options(
+        build.build_part(config.generation),
+        images="force" if draw else None,
+        seed=seed,
+        guidance=guidance,
+        image_steps=steps,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+    )
+    reply = engine.reply(later("processing.conversation").ask(prompt, pictures), options)
+    saved = [str(path) for path in files.save_pictures(reply.pictures, path)]
+    marked = files.save_boxes(pictures, reply.boxes, path)
+    if as_json:
+        said = {"text": reply.text, "pictures": saved, "finish_reason": reply.finish_reason}
+        boxes = [dataclasses.asdict(box) for box in reply.boxes]
+        typer.echo(json.dumps(said | {"boxes": boxes, "marked": marked and str(marked)}))
+    else:
+        typer.echo(reply.text)
+        for name in saved:
+            console.print(f"picture: {name}")
+        if marked:
+            console.print(f"boxes: {marked}")
+
+
+@app.command(epilog="Example: `mllm-npu chat runs/digits`")
+def chat(
+    run: Run,
+    images: Images = None,
+    out: Annotated[Path, typer.Option(help="Folder for drawn pictures.")] = Path("pictures"),
+) -> None:
+    """Talk in the terminal: text and pictures in, text and pictures out, turn by turn."""
+    files = later("inference.picture_files")
+    files.check_folder(out)
+    pictures = files.open_pictures(images or [])
+    build, folders = later("build"), later("model_folder")
+    engine, config = folders.load_engine(folders.find_model_folder(run))
+    later("inference.terminal").chat(
+        engine, options=build.build_part(config.generation), pictures=pictures, folder=out
+    )
+
+
+@app.command(epilog="Example: `mllm-npu redraw runs/detokenizer photo.jpg --out redrawn`")
+def redraw(
+    run: Run,
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures to send through.")],
+    out: Annotated[Path, typer.Option(help="Folder for what is drawn.")] = Path("redrawn"),
+    change: Annotated[
+        Path | None, typer.Option("--change", help="Picture in view of an editing decoder.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Pull of the features on the picture.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Solver steps of the image decoder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Send pictures through the vision encoder and the image decoder, past the language model.
+
+    Says how close each drawn picture is to what was sent (PSNR in dB, SSIM).
+    """
+    files, folders = later("inference.picture_files"), later("model_folder")
+    files.check_folder(out)
+    sent = files.open_pictures(pictures)
+    conditions = files.open_pictures([change]) * len(sent) if change else None
+    artist, config = folders.load_artist(folders.find_model_folder(run))
+    options = _options(
+        later("build").build_part(config.generation),
+        seed=seed,
+        guidance=guidance,
+        image_steps=steps,
+    )
+    progress, move = bar("drawing")
+    with progress:
+        drawn = later("inference.drawing").redraw(
+            artist,
+            sent,
+            options,
+            device=later("device.platform").pick_device("auto"),
+            conditions=conditions,
+            progress=move,
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for path, before, after in zip(pictures, sent, drawn, strict=True):
+        file = out / f"{path.stem}.png"
+        after.save(file)
+        closeness = later("evaluate.similarity").compare_pictures(before, after)
+        rows.append({"sent": str(path), "drawn": str(file), **closeness})
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        for row in rows:
+            console.print(f"{row['drawn']}: PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}")
+
+
+def _options(defaults: Any, **asked: Any) -> Any:
+    return dataclasses.replace(
+        defaults, **{key: value for key, value in asked.items() if value is not None}
+    )

@@ -1,0 +1,60 @@
+"""Commands that make and measure a run: train, evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mllm_npu.commands.console import EXIT_STOPPED, Json, Overrides, Run, bar, console, later
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: `mllm-npu train experiment=digits` · "
+    "`mllm-npu train experiment=digits/mllm models/language_model=qwen3_tiny name=qwen`"
+)
+def train(
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what the run folder holds.")
+    ] = False,
+) -> None:
+    """Train an experiment: every stage of it, each from where it stopped."""
+    stages = later("train.stages")
+    *_, last = stages.train_experiment(overrides or [], fresh=fresh, say=console.print)
+    if not stages.is_finished(last):
+        raise typer.Exit(EXIT_STOPPED)
+    console.print(f"done: {last}")
+
+
+@app.command(epilog="Example: `mllm-npu evaluate runs/digits`")
+def evaluate(
+    run: Run,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Examples per task, for a quick look.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run on held-out data; writes report.json and report.html into it."""
+    folders = later("model_folder")
+    folder = folders.find_model_folder(run)
+    engine, config = folders.load_engine(folder)
+    progress, move = bar("evaluating")
+    with progress:
+        report = later("evaluate.suite").evaluate_run(
+            engine,
+            world=Path(config.world_dir),
+            run=run,
+            options=later("build").build_part(config.generation),
+            limit=limit,
+            progress=move,
+        )
+    if as_json:
+        typer.echo(json.dumps(report["figures"]))
+    else:
+        console.print(later("evaluate.table").figures_table(report))
+        console.print(f"report: {run / 'report.html'}")

@@ -1,0 +1,1 @@
+"""Data that others have, turned into indexed shards."""

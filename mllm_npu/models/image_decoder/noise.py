@@ -1,0 +1,30 @@
+"""The noise a picture starts from, the same on every device and beside any other picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from mllm_npu.errors import RequestError
+
+
+def draw_noise(shape: tuple[int, ...], generator: Generator | Sequence[Generator] | None) -> Tensor:
+    """Normal noise on the host, float32.
+
+    Args:
+        shape: pictures first.
+        generator: on the CPU; where there are several, each picture has its own.
+
+    Raises:
+        RequestError: another number of generators than pictures.
+    """
+    if generator is None or isinstance(generator, Generator):
+        return torch.randn(shape, generator=generator, device="cpu")
+    if len(generator) != shape[0]:
+        raise RequestError(
+            f"decode was given {len(generator)} generators for {shape[0]} pictures; give one per "
+            "picture, or a single one."
+        )
+    return torch.stack([torch.randn(shape[1:], generator=one, device="cpu") for one in generator])
