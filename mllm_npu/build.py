@@ -22,6 +22,7 @@ from mllm_npu.errors import ConfigError, MllmNpuError, WeightsError
 from mllm_npu.models.drawing import Detokenizer
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
+from mllm_npu.models.weight_values import split_part
 from mllm_npu.models.weights import load_weights
 from mllm_npu.processing.processor import Processor
 
@@ -111,7 +112,7 @@ def first_weights(config: Config) -> list[Path]:
     named = config.models.get("pretrained_model_name_path") or config.initialise_from or ()
     paths = [Path(path) for path in ([named] if isinstance(named, str) else named)]
     for path in paths:
-        if not path.exists():
+        if not split_part(path)[0].exists():
             raise ConfigError(
                 f"initialise_from={path} was asked for and is not there. Train the stage before "
                 "this one (an experiment of stages trains all), give weights that are there, or "

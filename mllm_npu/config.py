@@ -42,7 +42,8 @@ class TrainRoot:
         device: auto, cpu or an accelerator's name.
         threads: auto, or a number of CPU threads.
         initialise_from: model folder whose weights the stage starts with, or files and folders
-            that hold them between them; ``models.pretrained_model_name_path`` comes before it.
+            that hold them between them, ``PATH@PART`` for one part alone;
+            ``models.pretrained_model_name_path`` comes before it.
         fresh: parts of the model by name that start at random where those weights lack them.
         tokenizer, processor, models, lora, dataset, objective, train, generation: parts with a
             ``_target_``.

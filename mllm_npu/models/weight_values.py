@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mllm_npu.errors import WeightsError
 from mllm_npu.models.weight_files import StoredValue, adapter_scale, open_values
-from mllm_npu.models.weight_layouts import examples, translate
+from mllm_npu.models.weight_layouts import Place, examples, translate
 
 _TABLES = ("embed", "lm_head", "wte")
 """What the names of a vocabulary's tables hold."""
@@ -91,7 +91,7 @@ def gather(
     """Open sources and give every value its name in the model; later sources win.
 
     Args:
-        paths: files and folders.
+        paths: files and folders, each with ``@part`` behind it where only that part is wanted.
         slots: names of the model.
         kind: name of the model's class, for messages.
         lora_alpha: of low-rank updates; None: their own file must say it.
@@ -101,15 +101,9 @@ def gather(
             is not complete.
     """
     gathered, updates = Gathered(), dict[str, Update]()
-    for path in paths:
-        stored = open_values(path)
-        places = translate(stored, slots)
-        if not any(place.name in slots for place in places.values() if place.role != "unused"):
-            raise WeightsError(
-                f"{path} holds nothing for {kind}: its names are {examples(stored)}, the model's "
-                f"{examples(slots)}. Give weights of this model in a layout that is known "
-                "(mllm-npu, SEED-X, Qwen-VL, Hugging Face, diffusers)."
-            )
+    for source in paths:
+        path, _ = split_part(source)
+        stored, places = _open(source, slots, kind)
         for key, place in places.items():
             if place.role == "unused":
                 gathered.unused.append(key)
@@ -131,6 +125,35 @@ def gather(
         _complete(name, update, gathered.values[name].stored, lora_alpha)
         gathered.values[name].update = update
     return gathered
+
+
+def _open(
+    source: Path, slots: Mapping[str, Tensor], kind: str
+) -> tuple[dict[str, StoredValue], dict[str, Place]]:
+    """Values of a source and where they go, of which some must go into the model."""
+    path, part = split_part(source)
+    stored = open_values(path)
+    places = translate(stored, slots)
+    if part:
+        places = {key: place for key, place in places.items() if _is_in(place.name, part)}
+    if not any(place.name in slots for place in places.values() if place.role != "unused"):
+        raise WeightsError(
+            f"{source} holds nothing for {kind}: its names are {examples(stored)}, the model's "
+            f"{examples(slots)}. Give weights of this model in a layout that is known (mllm-npu, "
+            "SEED-X, Qwen-VL, Hugging Face, diffusers)."
+        )
+    return stored, places
+
+
+def split_part(source: str | Path) -> tuple[Path, str]:
+    """A source and the part of it that is wanted: ``folder@vision_encoder``; "" for all of it."""
+    text = str(source)
+    path, mark, part = text.rpartition("@")
+    return (Path(path), part) if mark and not Path(text).exists() else (Path(text), "")
+
+
+def _is_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
 
 
 def check_shape(name: str, value: Value, slot: Tensor) -> bool:

@@ -109,7 +109,7 @@ def load_weights(
     Args:
         model: the model to fill, in place; it may be a part alone.
         sources: one or several; together they hold the model's values, and where two hold the same
-            one the later counts.
+            one the later counts. ``folder@vision_encoder`` takes that part alone.
         strict: refuse missing and unexpected names; without it they are only reported.
         lora_alpha: alpha of low-rank updates among the values, which are folded in; None takes it
             from an ``adapter_config.json`` beside them.

@@ -1,6 +1,7 @@
 """Values are gathered from several files, low-rank updates folded in, what does not fit refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from mllm_npu.errors import WeightsError
 from mllm_npu.models.lora import LoraRecipe
 from mllm_npu.models.tiny import tiny_language_model
+from mllm_npu.models.weight_values import split_part
 from mllm_npu.models.weights import load_weights
 
 RECIPE = LoraRecipe(rank=4, alpha=8, dropout=0.0, targets=["*.q_proj", "*.down_proj"])
@@ -137,3 +139,19 @@ def test_a_smaller_vocabulary_is_refused_with_both_numbers_unless_the_rows_come_
     again = tiny_language_model()
     load_weights(again, [tmp_path / "small.safetensors", tmp_path / "t.safetensors"])
     torch.testing.assert_close(says(again), says(model))
+
+
+def test_one_part_of_a_source_is_taken_alone(tmp_path):
+    source, target = Unet(4), Unet(4)
+    source.vae, target.vae = nn.Linear(2, 2), nn.Linear(2, 2)
+    torch.save(source.state_dict(), tmp_path / "x.bin")
+    before = target.unet.conv_in.weight.clone()
+    report = load_weights(target, f"{tmp_path}/x.bin@vae", strict=False)
+    assert report.loaded == ("vae.bias", "vae.weight")
+    assert torch.equal(target.vae.weight, source.vae.weight)
+    assert torch.equal(target.unet.conv_in.weight, before)
+    with pytest.raises(WeightsError, match=r"x\.bin@nowhere holds nothing"):
+        load_weights(target, f"{tmp_path}/x.bin@nowhere", strict=False)
+    assert split_part("a/b@c") == (Path("a/b"), "c")
+    (tmp_path / "odd@name").touch()
+    assert split_part(tmp_path / "odd@name") == (tmp_path / "odd@name", "")
