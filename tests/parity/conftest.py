@@ -7,15 +7,19 @@ largest difference; a line per file is printed when all tests are done, also und
 
 import json
 from collections import defaultdict
+from functools import cache
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from mllm_npu.models.drawing import Detokenizer
 from mllm_npu.models.drawn_features import DrawnFeatures
 from mllm_npu.models.image_decoder.resampler import ResamplerXLV2
 from mllm_npu.models.vision_encoder.qwen_vit import QwenVisionEncoder
+from mllm_npu.processing.tokenizer import load_tokenizer
 
 _KEY = "parity"
 
@@ -69,6 +73,8 @@ def pytest_terminal_summary(terminalreporter):
     found = defaultdict(list)
     for reports in terminalreporter.stats.values():
         for report in reports:
+            if getattr(report, "when", None) != "call":
+                continue
             for key, value in getattr(report, "user_properties", ()):
                 if key == _KEY:
                     found[value[0]].append(value[1:])
@@ -134,3 +140,46 @@ def detokenizer(golden, take):
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def golden_tokenizer(shared):
+    """Tokenizers of the recorded layouts by name: bpe, sp_legacy, sp_nonlegacy."""
+    folder = shared / "golden"
+
+    @cache
+    def load(name):
+        if name == "bpe":
+            return load_tokenizer(path=str(folder / "tok_bpe"))
+        return _load_sentencepiece(folder / "tok_sp", legacy=name == "sp_legacy")
+
+    return load
+
+
+def _load_sentencepiece(folder, *, legacy):
+    """Rebuild a Llama tokenizer from its model file without the sentencepiece library."""
+    protobuf = pytest.importorskip(
+        "transformers.utils.sentencepiece_model_pb2_new", reason="protobuf is not installed"
+    )
+    proto = protobuf.ModelProto()
+    proto.ParseFromString((folder / "tokenizer.model").read_bytes())
+    scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == piece.NORMAL}
+    vocabulary = {piece.piece: number for number, piece in enumerate(proto.pieces)}
+    pairs = {(word[:cut], word[cut:]) for word in scores for cut in range(1, len(word))}
+    merges = [pair for pair in pairs if pair[0] in scores and pair[1] in scores]
+    merges.sort(key=lambda pair: (-scores["".join(pair)], vocabulary["".join(pair)], pair))
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    backend = Tokenizer(model)
+    space = normalizers.Replace(" ", "▁")
+    prepend = [normalizers.Prepend("▁")] if legacy else []
+    backend.normalizer = normalizers.Sequence([*prepend, space])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+    added = json.loads((folder / "added_tokens.json").read_text())
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in sorted(added, key=added.get)])
+    assert tokenizer.convert_tokens_to_ids("</patch>") == added["</patch>"]
+    return tokenizer

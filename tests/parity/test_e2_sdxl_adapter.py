@@ -85,4 +85,5 @@ def test_drawn_latents_and_pixels(golden, model, deviation, steps):
     deviation(GOLDEN, latents, tensors[f"out.gen.latent_steps{steps}"], atol=1e-4)
     if steps == 4:
         pixels = model.image_decoder.decode_latents(latents).permute(0, 2, 3, 1) / 255
-        deviation(GOLDEN, pixels, tensors["out.gen.image_steps4"], atol=0.51 / 255, what="pixels")
+        # Ours are whole levels of 255, so they may be half a level away.
+        assert (pixels - tensors["out.gen.image_steps4"]).abs().max() < 0.51 / 255

@@ -10,12 +10,13 @@ from PIL import Image
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.image_transform import stretch, to_picture
 
+GOLDEN = ("f_anyres_select", "f_anyres_tensors")
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[:, None, None]
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[:, None, None]
 
 
-def test_every_recorded_choice_of_a_grid_is_made(golden):
-    recorded = golden("f_anyres_select.json")
+def test_every_recorded_choice_of_a_grid_is_made(golden, deviation):
+    recorded = golden("f_anyres_select")[1]
     for case in recorded["cases"]:
         grids, base, (width, height) = recorded["grids"][case["grids"]], case["base"], case["size"]
         cut = AnyResolution(grids=grids, tile_size=base)
@@ -23,19 +24,18 @@ def test_every_recorded_choice_of_a_grid_is_made(golden):
         assert [columns * base, rows * base] == case["chosen"], case
         assert columns * rows == case["n_tiles"], case
         assert cut.num_tiles(width, height) == case["n_images"], case
+        deviation(GOLDEN[0], [columns * base, rows * base], case["chosen"], atol=0)
     assert len(recorded["cases"]) > 200
 
 
-def test_every_recorded_tile_position_is_given(golden):
-    recorded = golden("f_anyres_select.json")
+def test_every_recorded_tile_position_is_given(golden, deviation):
+    recorded = golden("f_anyres_select")[1]
     for case in recorded["cases"]:
         cut = AnyResolution(grids=recorded["grids"][case["grids"]], tile_size=2)
         columns, rows = (edge // case["base"] for edge in case["chosen"])
         # A picture that has the chosen grid's own shape and size makes the same choice.
         _, positions = cut.split(Image.new("RGB", (columns * 2, rows * 2)))
-        torch.testing.assert_close(
-            positions.flatten(), torch.tensor(case["patch_pos"]), atol=1e-6, rtol=0
-        )
+        deviation(GOLDEN[0], positions.flatten(), case["patch_pos"], atol=1e-6)
 
 
 def synthesise(width, height):
@@ -65,9 +65,9 @@ def normalise(tiles, processor):
 @pytest.mark.parametrize(
     "processor", ["qwen_train", "siglip_train", "demo_clip_default", "seedx_clip448"]
 )
-def test_tiles_are_bit_for_bit_the_recorded_ones(golden, processor):
-    recorded = golden("f_anyres_tensors.json")
-    cut = AnyResolution(grids=golden("f_anyres_select.json")["grids"]["infer"], tile_size=448)
+def test_tiles_are_bit_for_bit_the_recorded_ones(golden, deviation, processor):
+    recorded = golden("f_anyres_tensors")[1]
+    cut = AnyResolution(grids=golden("f_anyres_select")[1]["grids"]["infer"], tile_size=448)
     cases = [case for case in recorded["cases"] if case["processor"] == processor]
     assert cases
     for case in cases:
@@ -75,3 +75,4 @@ def test_tiles_are_bit_for_bit_the_recorded_ones(golden, processor):
         values = np.ascontiguousarray(normalise(tiles, processor), dtype=np.float32)
         assert list(values.shape) == case["shape"]
         assert hashlib.sha256(values.tobytes()).hexdigest() == case["sha256"], case["size"]
+        deviation(GOLDEN[1], values.shape, case["shape"], atol=0)
