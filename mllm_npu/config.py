@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mllm_npu.arguments import TARGET, Part, argument_names, check_arguments, check_types
 from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.original_model import translate_original
 from mllm_npu.original_names import explain_original
 from mllm_npu.part_numbers import language_number, vision_number
 
@@ -150,6 +151,22 @@ def read_config(path: Path, root: str) -> DictConfig:
             )
     check_config(config, ROOTS[root])
     return config
+
+
+def read_original(path: Path) -> DictConfig:
+    """A model file written for the original, as values of ours.
+
+    Raises:
+        ConfigError: no such file, no YAML, or something in it that cannot be translated.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:
+        # The YAML reader has its own tree of errors; whichever it is, the file cannot be used.
+        raise ConfigError(f"{path} is not a YAML file that can be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, expected keys and values.")
+    return OmegaConf.create(translate_original({str(key): v for key, v in values.items()}))
 
 
 def write_config(config: DictConfig, path: Path) -> None:

@@ -17,7 +17,18 @@ PAGES = sorted(
 )
 PAIRS = (("README.md", "README_ZH.md"), ("CONTRIBUTING.md", "CONTRIBUTING_ZH.md"))
 # Made by the commands the pages show, so not in a clone.
-MADE_BY_COMMANDS = ("runs/", "data/digits", "data/scenes", ".venv/", "shards/", "my/")
+MADE_BY_COMMANDS = (
+    "runs/",
+    "data/digits",
+    "data/scenes",
+    "data/pictures",
+    "data/edit",
+    ".venv/",
+    "shards/",
+    "my/",
+    "pretrained/",
+)
+GROUPS = ("data", "tokenizer", "zoo")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
@@ -53,7 +64,7 @@ def program_calls(page: str) -> list[list[str]]:
 
 def command_of(call: list[str]) -> list[str]:
     """The words that name a command: ["data", "digits"] of ["data", "digits", "--out", "x"]."""
-    return call[:2] if call[:1] == ["data"] else call[:1]
+    return call[:2] if call[:1] and call[0] in GROUPS else call[:1]
 
 
 def missing_options(overrides: list[str], folder: Path = CONFIG_FOLDER) -> list[str]:
