@@ -51,6 +51,7 @@ def language_number(field_name: str, model: Mapping[str, Any]) -> int:
         ConfigError: it is not known, or the configuration cannot be read.
     """
     if field_name == "vocab_size" and isinstance(model, Mapping) and model.get("vocab_size"):
+        _require_numbers(model, ("vocab_size",))
         return _known_number(field_name, model, "language model")
     values = _huggingface_values(model, "language model")
     inner = values.get("text_config") or values
@@ -65,19 +66,26 @@ def _stated_numbers(part: Any, names: Sequence[str]) -> dict[str, Any] | None:
     """Numbers that a part without a Hugging Face configuration is built with; None for others."""
     if not isinstance(part, Mapping) or part.get("config"):
         return None
-    taken = inspect.signature(_class_of(part)).parameters if "_target_" in part else {}
+    taken = _arguments_of(part)
     if not set(names) <= set(taken):
         return None
     defaults = {name: taken[name].default for name in names}
-    return {name: part.get(name, defaults[name]) for name in names}
+    required = inspect.Parameter.empty
+    stated = {
+        name: part.get(name, None if value is required else value)
+        for name, value in defaults.items()
+    }
+    _require_numbers(stated, names)
+    return stated
 
 
-def _class_of(part: Mapping[str, Any]) -> Any:
-    module, _, name = str(part["_target_"]).rpartition(".")
+def _arguments_of(part: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
+    """What the class of a part takes; nothing where it is not there."""
+    module, _, name = str(part.get("_target_", "")).rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return dict  # the place that builds it says what is wrong with the name
+        return inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return {}  # the place that builds it says what is wrong with the name
 
 
 def _known_number(field_name: str, numbers: Mapping[str, Any], part: str) -> int:

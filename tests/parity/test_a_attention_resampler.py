@@ -21,4 +21,4 @@ def test_every_recorded_case(golden, take, deviation):
         deviation(GOLDEN, resampler.pos_embed, weights["pos_embed"], atol=1e-6, what="positions")
         resampler.load_state_dict(weights)
         out = resampler(tensors[f"in.{number}.x"], tensors.get(f"in.{number}.mask"))
-        deviation(GOLDEN, out.detach(), tensors[f"out.{number}.y"], atol=1e-5, what=str(args))
+        deviation(GOLDEN, out.detach(), tensors[f"out.{number}.y"], atol=1e-6, what=str(args))

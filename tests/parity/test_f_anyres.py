@@ -75,4 +75,6 @@ def test_tiles_are_bit_for_bit_the_recorded_ones(golden, deviation, processor):
         values = np.ascontiguousarray(normalise(tiles, processor), dtype=np.float32)
         assert list(values.shape) == case["shape"]
         assert hashlib.sha256(values.tobytes()).hexdigest() == case["sha256"], case["size"]
-        deviation(GOLDEN[1], values.shape, case["shape"], atol=0)
+        # One value in so many of the whole; recorded with six decimals.
+        every = values.size // len(case["sample"])
+        deviation(GOLDEN[1], values.ravel()[::every], case["sample"], atol=5.1e-7)

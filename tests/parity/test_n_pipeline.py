@@ -6,26 +6,31 @@ rows are left out, and why, is compared as well.
 
 import io
 import json
-import tarfile
 from random import Random
 
 import pytest
+import torch
 from PIL import Image
 
 from mllm_npu.data.index import read_rows
 from mllm_npu.data.row import Row
 from mllm_npu.data.tasks.caption import Caption
+from mllm_npu.data.tasks.interleaved import Interleaved
 from mllm_npu.data.tasks.ocr import Ocr
 from mllm_npu.data.tasks.pure_text import PureText
 from mllm_npu.errors import SkipSample
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.chat_template import ChatTemplate
-from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn
+from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage, Text, Turn
 from mllm_npu.processing.processor import Processor
 
 GOLDEN = "n_pipeline"
+CLIP = {
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+}
 LIMITS = {"min_resolution": 40, "min_aspect_ratio": 0.2}
-"""The original looks for similarities under another name, so no recorded row falls under one."""
+"""No least similarity: 0.1 was asked for, yet the recorded run keeps a row that states 0.05."""
 
 
 @pytest.fixture
@@ -47,17 +52,23 @@ def processor(golden_tokenizer):
 
 
 def recorded(run):
-    """Ids, labels and read slots of every recorded row, unpadded; label of a first token apart."""
+    """Ids, labels and slots of every recorded row, unpadded; label of a first token apart."""
     for batch in run["batches"]:
         rows, length = batch["input_ids"]["shape"]
         for row in range(rows):
             here = slice(row * length, (row + 1) * length)
-            ids, labels, mask, slots = (
+            ids, labels, mask, read, drawn = (
                 batch[name]["data"][here]
-                for name in ("input_ids", "labels", "attention_mask", "ids_cmp_mask")
+                for name in (
+                    "input_ids",
+                    "labels",
+                    "attention_mask",
+                    "ids_cmp_mask",
+                    "ids_gen_mask",
+                )
             )
             kept = int(sum(mask))
-            places = [place for place, marked in enumerate(slots[:kept]) if marked]
+            places = [n for slots in (read, drawn) for n, marked in enumerate(slots) if marked]
             yield ids[:kept], [-100, *labels[1:kept]], places
 
 
@@ -65,7 +76,7 @@ def encoded(sample):
     return (
         sample.input_ids.tolist(),
         [-100, *sample.labels[1:].tolist()],
-        sample.read_slots.flatten().tolist(),
+        [*sample.read_slots.flatten().tolist(), *sample.draw_slots.flatten().tolist()],
     )
 
 
@@ -198,13 +209,118 @@ def test_pure_texts(golden, shared, processor, deviation):
     check(found[: len(expected)], expected, deviation)
 
 
-def test_interleaved_rows_are_pickles_that_are_not_opened(golden, shared):
-    """They are converted without running them (data convert); here only that none is read as is."""
-    _, meta = golden(GOLDEN)
-    assert len(list(recorded(meta["runs"]["interleave_cmp"]))) == 3
-    shard = shared / "golden" / "fixtures" / "interleave" / "00000.tar"
-    with tarfile.open(shard) as archive:
-        assert all(name.endswith(".pkl") for name in archive.getnames())
-    for row in read_rows(shard):
-        with pytest.raises(SkipSample):
-            row.picture()
+def test_a_text_that_is_too_long_is_left_out_whole(golden, processor, shared, deviation):
+    """The original keeps its first 16 tokens, without an end; the tokens are the same."""
+    lines = (shared / "golden" / "fixtures" / "text" / "1.jsonl").read_text().splitlines()
+    row = Row(key="t", members={"json": lines[-1].encode()})
+    cut = list(recorded(golden(GOLDEN)[1]["runs"]["pure_text"]))[1][0]
+    talk = PureText().to_conversation(row, Random(0))
+    with pytest.raises(SkipSample, match="longer than max_tokens"):
+        processor(16).encode(talk)
+    whole = processor(200).encode(talk).input_ids
+    assert len(whole) > len(cut) == 16
+    deviation(GOLDEN, whole[:16], cut, atol=0)
+
+
+def page_row(*parts):
+    """A page of texts and of pictures given by their sizes; the original's are pickles."""
+    stated, members = [], {}
+    for number, part in enumerate(parts):
+        if isinstance(part, str):
+            stated.append({"text": part})
+        else:
+            buffer = io.BytesIO()
+            Image.new("RGB", part).save(buffer, "PNG")
+            members[f"{number}.png"] = buffer.getvalue()
+            stated.append({"image": f"{number}.png"})
+    return Row(key="p", members={"json": json.dumps({"parts": stated}).encode(), **members})
+
+
+def test_interleaved_pages(golden, processor, deviation):
+    """Of the third page the original keeps two pictures and cuts off the rest."""
+    run_of = golden(GOLDEN)[1]["runs"]["interleave_cmp"]
+    pages = [
+        page_row("a photo of", (60, 56), "a cat on the mat"),
+        page_row((112, 56), "a dog"),
+        page_row((80, 80), (80, 80)),
+    ]
+    found = [
+        encoded(processor().encode(Interleaved().to_conversation(page, Random(0))))
+        for page in pages
+    ]
+    check(found, list(recorded(run_of)), deviation)
+
+
+def test_interleaved_pages_the_original_loses_or_cuts(processor):
+    """Defect 16: a page of text only is lost there. An over-long one is left out here, not cut."""
+    talk = Interleaved().to_conversation(page_row("only text"), Random(0))
+    ids, labels, _ = encoded(processor().encode(talk))
+    assert ids[1:] == labels[1:]
+    assert processor().decode_text(ids) == "only text"
+    too_long = page_row(*[(80, 80)] * 9, "overlong")
+    with pytest.raises(SkipSample, match="longer than max_tokens"):
+        processor().encode(Interleaved().to_conversation(too_long, Random(0)))
+
+
+DRAWN = [
+    ("Show me a photograph of a dog on the mat", "Here is a photograph."),
+    ("Generate an image of low sim", "Here's an image."),
+    ("Generate a picture: very wide", "Here's a picture."),
+    ("Show me a photograph of hello world, this is text", "Here is a photograph."),
+]
+
+
+def test_instructions_with_answers_around_the_picture(golden, processor, deviation):
+    """What the original draws at random is said here; it learns the instruction it reads, too."""
+    picture = Image.new("RGB", (64, 64))
+    talks = [
+        [
+            (False, [Text(text=f"[INST] {ask} [/INST]\n")]),
+            (True, [Text(text=answer), DrawnImage(picture=picture), Text(text="\n")]),
+        ]
+        for ask, answer in DRAWN
+    ]
+    asked = "[INST] Can you generate a photo of the quick brown fox [/INST]\n"
+    talks.append([(False, [ReadImage(picture=picture)]), (True, [Text(text=asked)])])
+    found = []
+    for talk in talks:
+        turns = [Turn(role="document", parts=tuple(p), learn=learn) for learn, p in talk]
+        found.append(encoded(processor().encode(Conversation(turns=tuple(turns)))))
+    expected = list(recorded(golden(GOLDEN)[1]["runs"]["caption_json_half"]))
+    check(found, expected, deviation)
+
+
+def recorded_tiles(run, mask):
+    """Means, standard deviations and places of the tiles marked in a mask, batch by batch."""
+    for batch in run["batches"]:
+        marked = torch.tensor(batch[mask]["data"]).bool()
+        images, places = batch["images"], torch.tensor(batch["patch_position"]["data"])
+        yield (
+            torch.tensor(images["mean"])[marked],
+            torch.tensor(images["std"])[marked],
+            places.view(-1, 2)[marked],
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "mask"),
+    [("caption_json_cmp", 0.0, "embeds_cmp_mask"), ("caption_json_gen", 1.0, "embeds_gen_mask")],
+)
+def test_pixels_and_places_of_tiles(golden, shared, processor, deviation, name, share, mask):
+    """Raw values less the mean of CLIP's, as the original trains. A drawn one needs one tile."""
+    run_of = golden(GOLDEN)[1]["runs"][name]
+    shard = shared / "golden" / "fixtures" / "caption" / "00000.tar"
+    task = Caption(draw_share=share, **LIMITS)
+    kept = run(rows_of(shard), task, processor())[0]
+    talks = [task.to_conversation(r, Random(0)) for r in rows_of(shard) if r.key in kept]
+    samples = [processor().encode(talk) for talk in talks]
+    tiles = torch.cat([sample.tiles for sample in samples]).double()
+    places = torch.cat([sample.tile_positions for sample in samples])
+    mean, std = (torch.tensor(CLIP[part]).double().view(3, 1, 1) for part in ("mean", "std"))
+    values = ((tiles - mean) / std).flatten(1)
+    means, spreads, wanted = (
+        torch.cat(part) for part in zip(*recorded_tiles(run_of, mask), strict=True)
+    )
+    deviation(GOLDEN, values.mean(1), means, atol=1e-4, what="means")
+    deviation(GOLDEN, values.std(1), spreads, atol=1e-4, what="standard deviations")
+    deviation(GOLDEN, places, wanted, atol=0, what="places")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 from mllm_npu.data.row import Row
 from mllm_npu.data.tasks.task import (
@@ -19,6 +20,7 @@ from mllm_npu.errors import ConfigError, SkipSample
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text
 
 _SLOT = "{caption}"
+_SIMILARITIES = ("similarity", "score", "SCORE")
 
 
 class Caption(Task):
@@ -30,8 +32,9 @@ class Caption(Task):
             there.
         draw_prompts: what may stand before the drawn picture, each with a ``{caption}`` slot.
         chat: whether prompt and answer are chat turns instead of one raw document.
-        min_similarity: smallest ``similarity`` of picture and caption that the row's json may
-            state; rows that state none pass.
+        min_similarity: smallest similarity of picture and caption that the row's json may state, as
+            ``similarity``, ``score`` or the best of ``all_similarities``; rows that state none
+            pass.
         min_resolution: smallest edge in pixels of a picture.
         min_aspect_ratio: smallest ratio of a picture's shorter to its longer edge.
 
@@ -102,8 +105,8 @@ class Caption(Task):
     def _check(self, row: Row) -> None:
         """Refuse a row below the limits; each limit is looked at only where it is set."""
         if self.min_similarity > 0 and "json" in row.members:
-            stated = row.json().get("similarity")
-            if isinstance(stated, int | float) and stated < self.min_similarity:
+            stated = _similarity(row.json())
+            if stated is not None and stated < self.min_similarity:
                 raise SkipSample("similarity of picture and caption too low")
         if self.min_resolution > 0 or self.min_aspect_ratio > 0:
             short, long = sorted(row.picture_size())
@@ -111,6 +114,15 @@ class Caption(Task):
                 raise SkipSample("picture too small")
             if short < self.min_aspect_ratio * long:
                 raise SkipSample("picture too narrow")
+
+
+def _similarity(values: Mapping[str, Any]) -> float | None:
+    """Similarity of picture and caption, under the names that data sets have for it."""
+    several = values.get("all_similarities")
+    if isinstance(several, list) and several:
+        return float(max(several))
+    named = (values.get(name) for name in _SIMILARITIES)
+    return next((float(value) for value in named if isinstance(value, int | float)), None)
 
 
 def _captions(row: Row) -> list[str]:

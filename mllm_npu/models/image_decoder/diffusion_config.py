@@ -109,6 +109,20 @@ def build_vae(config: Mapping[str, Any]) -> Any:
     return _build(AutoencoderKL, config, "vae")
 
 
+def find_pipeline(name: str) -> Any:
+    """A pipeline class of diffusers, without what transformers says of processors it lacks."""
+    from transformers.utils import logging  # noqa: PLC0415 - with the import it silences
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        import diffusers  # noqa: PLC0415 - slow import
+
+        return getattr(diffusers, name)
+    finally:
+        logging.set_verbosity(level)
+
+
 def latent_shrink(vae: Any) -> int:
     """How many pixels of an edge one latent of an autoencoder's configuration stands for."""
     return int(2 ** (len(vae.block_out_channels) - 1))

@@ -23,6 +23,7 @@ from mllm_npu.models.image_decoder.diffusion_config import (
     build_unet,
     build_vae,
     check_sizes,
+    find_pipeline,
     latent_shrink,
 )
 from mllm_npu.models.image_decoder.noise import draw_noise
@@ -306,9 +307,7 @@ class SDXLImageDecoder(ImageDecoder):
         return {}
 
     def _run_pipeline(self, **options: Any) -> Any:
-        from diffusers import StableDiffusionXLPipeline  # noqa: PLC0415 - slow import
-
-        return self._call(StableDiffusionXLPipeline, options)
+        return self._call(find_pipeline("StableDiffusionXLPipeline"), options)
 
     def _call(self, kind: Any, options: Mapping[str, Any]) -> Any:
         """Run a pipeline that has no text encoders; it is made anew, which copies nothing."""

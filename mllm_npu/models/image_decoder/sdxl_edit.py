@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mllm_npu.errors import RequestError
+from mllm_npu.models.image_decoder.diffusion_config import find_pipeline
 from mllm_npu.models.image_decoder.sdxl import SDXLImageDecoder
 
 
@@ -51,9 +52,9 @@ class SDXLEditImageDecoder(SDXLImageDecoder):
         return {"image": latents_GCHW, "image_guidance_scale": image_guidance}
 
     def _run_pipeline(self, **options: Any) -> Any:
-        from diffusers import StableDiffusionXLInstructPix2PixPipeline  # noqa: PLC0415 - slow
+        stock = find_pipeline("StableDiffusionXLInstructPix2PixPipeline")
 
-        class Pipeline(StableDiffusionXLInstructPix2PixPipeline):  # type: ignore[misc]
+        class Pipeline(stock):  # type: ignore[misc, valid-type]
             """Takes the latents of the picture in the type of the UNet, not of the autoencoder."""
 
             def prepare_image_latents(self, *given: Any, **named: Any) -> Any:

@@ -74,6 +74,10 @@ class QwenVisionEncoder(VisionEncoder):
     ) -> None:
         super().__init__()
         _check_sizes(tile_size, patch_size, hidden_width, num_heads, width)
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ConfigError(
+                f"{_PART} needs three means and three positive stds, got mean={mean} and std={std}."
+            )
         self.tile_size, self.patch_size = tile_size, patch_size
         self.width, self.num_tokens = width, num_tokens
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
@@ -227,7 +231,7 @@ def _check_sizes(
             f"{_PART} cannot cut tile_size={tile_size} into whole patches of "
             f"patch_size={patch_size}; choose a multiple."
         )
-    if num_heads < 1 or hidden_width % num_heads:
+    if num_heads < 1 or hidden_width < 1 or hidden_width % num_heads:
         raise ConfigError(
             f"{_PART} cannot split hidden_width={hidden_width} into num_heads={num_heads}; give a "
             "number of heads that divides it."

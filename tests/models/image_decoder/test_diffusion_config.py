@@ -1,5 +1,8 @@
 """Parts of diffusers are built from plain values; what they do not know is refused with names."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -58,3 +61,12 @@ def test_other_parts_that_cannot_be_built():
 def test_schedulers_are_built_on_the_host_even_without_memory():
     with torch.device("meta"):
         assert not build_scheduler(SDXL_SCHEDULER).sigmas.is_meta
+
+
+def test_pipelines_come_in_silence():
+    code = "from mllm_npu.models.image_decoder.diffusion_config import find_pipeline as find;"
+    code += "print(find('StableDiffusionXLPipeline').__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout.strip(), done.stderr) == ("StableDiffusionXLPipeline", "")

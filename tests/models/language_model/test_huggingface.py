@@ -193,6 +193,51 @@ def test_the_vocabulary_grows_by_means(family_config, tied):
         model.resize_vocabulary(10)
 
 
+@pytest.mark.parametrize("new_rows", ["mean_times_3", "mean_resizing"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_vocabulary_grows_while_building(family_config, new_rows, tied, tmp_path):
+    config = family_config("llama", tie_word_embeddings=tied)
+    old = HuggingFaceLanguageModel(config=config)
+    old.causal_lm.save_pretrained(tmp_path)
+    grown = HuggingFaceLanguageModel(path=str(tmp_path), vocab_size=60, new_rows=new_rows)
+    assert grown.vocab_size == grown.causal_lm.config.vocab_size == 60
+    before, after = (m.causal_lm.get_input_embeddings().weight for m in (old, grown))
+    old_head, head = (m.causal_lm.get_output_embeddings().weight for m in (old, grown))
+    assert (head is after) == tied
+    assert torch.equal(after[:50], before)
+    assert torch.equal(head[:50], old_head)
+    # What transformers draws lies as near to the mean as it makes the covariance small.
+    times = 3 if new_rows == "mean_times_3" and not tied else 1
+    torch.testing.assert_close(after[50:], before.mean(0).expand(10, -1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        head[50:], times * old_head.mean(0).expand(10, -1), atol=1e-4, rtol=0
+    )
+    assert after[50:].unique(dim=0).shape[0] == (10 if new_rows == "mean_resizing" else 1)
+
+
+@pytest.mark.parametrize("new_rows", ["mean_times_3", "mean_resizing"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_vocabulary_grows_without_memory(family_config, new_rows, tied):
+    with torch.device("meta"):
+        model = HuggingFaceLanguageModel(
+            config=family_config("llama", tie_word_embeddings=tied),
+            vocab_size=60,
+            new_rows=new_rows,
+        )
+    table = model.causal_lm.get_input_embeddings().weight
+    head = model.causal_lm.get_output_embeddings().weight
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert model.vocab_size == len(table) == len(head) == 60
+    assert (head is table) == tied
+
+
+def test_a_growth_that_makes_no_sense_is_refused(family_config):
+    with pytest.raises(ConfigError, match="cannot shrink to 40"):
+        HuggingFaceLanguageModel(config=family_config("llama"), vocab_size=40)
+    with pytest.raises(ConfigError, match="new_rows='zeros'"):
+        HuggingFaceLanguageModel(config=family_config("llama"), new_rows="zeros")
+
+
 def test_a_saved_folder_is_loaded_and_an_incomplete_one_refused(family_config, tmp_path):
     model = HuggingFaceLanguageModel(config=family_config("qwen3"))
     model.causal_lm.save_pretrained(tmp_path / "whole")

@@ -9,28 +9,6 @@ def make(**changes):
     return AttentionResampler(**{"input_dim": 24, "output_dim": 32, "num_queries": 16} | changes)
 
 
-def test_recorded_cases_are_met(golden, take):
-    tensors, meta = golden("a_attention_resampler")
-    deviations = []
-    for number, case in enumerate(meta["cases"]):
-        if case is None:
-            continue
-        args = case["args"]
-        resampler = AttentionResampler(
-            input_dim=args["kv_dim"] or args["embed_dim"],
-            output_dim=args["embed_dim"],
-            num_queries=args["grid_size"] ** 2,
-            num_heads=args["num_heads"],
-        )
-        weights = take(tensors, f"w.{number}.")
-        torch.testing.assert_close(resampler.pos_embed, weights["pos_embed"], atol=1e-6, rtol=0)
-        resampler.load_state_dict(weights)
-        out = resampler(tensors[f"in.{number}.x"], tensors.get(f"in.{number}.mask"))
-        deviations.append((out - tensors[f"out.{number}.y"]).abs().max().item())
-    assert len(deviations) >= 5
-    assert max(deviations) < 1e-6
-
-
 def test_any_square_of_tokens_becomes_the_number_of_queries():
     resampler = make()
     for num_tokens in (1, 16, 25):

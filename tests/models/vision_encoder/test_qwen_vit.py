@@ -77,6 +77,23 @@ def test_other_grids_stretch_the_positions():
     encoder = QwenVisionEncoder(**SIZES)
     assert encoder.positional_embedding.shape == (256, 24)
     assert encoder.encode_pixels(torch.randn(1, 3, 64, 64)).shape == (1, 4, 128)
+    places = torch.arange(256)
+    with torch.no_grad():
+        encoder.positional_embedding[:, 0] = places // 16
+        encoder.positional_embedding[:, 1] = places % 16
+    rows, columns = encoder._positions(4, 8).view(4, 8, -1)[:, 1:-1, :2].unbind(-1)
+    # Halves between two places are exact on a slope; the outer columns reach over the edge.
+    torch.testing.assert_close(rows, (torch.arange(4.0) * 4 + 1.5)[:, None].expand(4, 6))
+    torch.testing.assert_close(columns, (torch.arange(1.0, 7) * 2 + 0.5).expand(4, 6))
+
+
+def test_the_feed_forward_has_an_exact_gelu():
+    layer = QwenVisionEncoder(**SIZES).transformer.resblocks[0].mlp
+    hidden = torch.randn(2, 5, 24) * 3
+    inner = layer.c_fc(hidden)
+    torch.testing.assert_close(
+        layer(hidden), layer.c_proj(inner * torch.special.ndtr(inner)), atol=1e-6, rtol=1e-5
+    )
 
 
 def test_places_of_tiles_count_where_they_are_learnt():
@@ -112,6 +129,9 @@ def test_weights_are_loaded_from_a_path(tmp_path, dtype):
         ({"num_heads": 5}, "hidden_width=24 into num_heads=5"),
         ({"width": 100}, "width=100 must be a multiple"),
         ({"num_tokens": 5}, "got 5"),
+        ({"hidden_width": 0}, "hidden_width=0 into num_heads=3"),
+        ({"mean": (0.5,)}, r"three means .* got mean=\(0.5,\)"),
+        ({"std": (1.0, 0.0, 1.0)}, "three positive stds"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
