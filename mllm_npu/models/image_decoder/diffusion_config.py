@@ -55,6 +55,9 @@ SDXL_SCHEDULER: Mapping[str, Any] = {
 }
 """The scheduler of stable-diffusion-xl-base-1.0."""
 
+_EDITED_CHANNELS = 4
+_STEP = {"self", "model_output", "timestep", "sample"}
+_FITTING = "EulerDiscreteScheduler, DPMSolverMultistepScheduler or DDIMScheduler"
 _BETAS = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type")
 
 
@@ -66,7 +69,7 @@ def build_scheduler(options: Mapping[str, Any]) -> Any:
             unless they say otherwise.
 
     Raises:
-        ConfigError: no such scheduler, or an argument it does not take.
+        ConfigError: no such scheduler, one for other models, or an argument it does not take.
     """
     import diffusers  # noqa: PLC0415 - slow import
 
@@ -80,7 +83,17 @@ def build_scheduler(options: Mapping[str, Any]) -> Any:
             f"{', '.join(near) or ', '.join(known[:5])}."
         )
     kind = getattr(diffusers, name)
+    if lacking := getattr(kind, "_backends", None):
+        raise ConfigError(
+            f"scheduler.name={name!r} was asked for, which needs {' and '.join(lacking)}, and not "
+            f"all of it is installed. Install it, or choose {_FITTING}."
+        )
     taken = set(inspect.signature(kind.__init__).parameters)
+    if not (set(_BETAS) <= taken and _needed(kind.step) == _STEP):
+        raise ConfigError(
+            f"scheduler.name={name!r} was asked for, which is for other models: SDXL has discrete "
+            f"times, variances of the noise, and predicts the noise. Choose {_FITTING}."
+        )
     given = {key: value for key, value in values.items() if key in taken or key in options}
     # Its tables are no weights, and are read while they are made.
     with torch.device("cpu"):
@@ -128,11 +141,21 @@ def latent_shrink(vae: Any) -> int:
     return int(2 ** (len(vae.block_out_channels) - 1))
 
 
+def set_tile_size(vae: Any, latent_size: int) -> None:
+    """Let an autoencoder decode in tiles of half an edge; its own are as large as its pictures.
+
+    A tile is a multiple of 4 latents, so that its overlap, a quarter, is whole.
+    """
+    tile = max(4, latent_size // 8 * 4)
+    vae.tile_latent_min_size, vae.tile_sample_min_size = tile, tile * latent_shrink(vae.config)
+
+
 def check_sizes(decoder: Any, unet: Any, vae: Any) -> None:
     """Refuse an SDXL-style decoder whose parts do not fit each other.
 
     Args:
-        decoder: with ``width``, ``picture_size``, ``null_share`` and ``resampler``.
+        decoder: with ``width``, ``picture_size``, ``null_share``, ``takes_condition`` and
+            ``resampler``.
         unet: configuration of its UNet.
         vae: configuration of its autoencoder.
 
@@ -166,10 +189,22 @@ def check_sizes(decoder: Any, unet: Any, vae: Any) -> None:
     for part, value, other, needed in pairs:
         if value != needed:
             raise ConfigError(f"{part}={value} does not fit {other}={needed}; make them equal.")
+    if decoder.takes_condition and vae.latent_channels != _EDITED_CHANNELS:
+        raise ConfigError(
+            f"{name} was given vae.latent_channels={vae.latent_channels}; diffusers knows the "
+            f"latents of a picture in view by their {_EDITED_CHANNELS} channels, so there must be "
+            "as many."
+        )
     if not 0 <= decoder.null_share <= 1:
         raise ConfigError(
             f"{name} was asked for null_share={decoder.null_share}; give a share from 0 to 1."
         )
+
+
+def _needed(function: Any) -> set[str]:
+    """Arguments without which a function cannot be called."""
+    parameters = inspect.signature(function).parameters.values()
+    return {entry.name for entry in parameters if entry.default is entry.empty}
 
 
 def _build(kind: Any, values: Mapping[str, Any], part: str) -> Any:

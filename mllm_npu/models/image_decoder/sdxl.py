@@ -25,6 +25,7 @@ from mllm_npu.models.image_decoder.diffusion_config import (
     check_sizes,
     find_pipeline,
     latent_shrink,
+    set_tile_size,
 )
 from mllm_npu.models.image_decoder.noise import draw_noise
 from mllm_npu.models.image_decoder.resampler import ResamplerXLV2
@@ -52,8 +53,9 @@ class SDXLImageDecoder(ImageDecoder):
             tile, for guidance.
         min_snr_gamma: largest signal-to-noise ratio that counts in the loss; None weighs all times
             alike.
-        vae_tiling: decode latents in overlapping tiles, which takes less memory for large pictures.
-        offload: UNet and autoencoder wait on the CPU and come to the accelerator while they work.
+        vae_tiling: decode latents in overlapping tiles of half an edge, which takes less memory.
+        offload: UNet and autoencoder wait on the CPU and come to the accelerator while they draw;
+            to train on an accelerator they must not.
         dtype: "float32", "bfloat16" or "float16" of UNet and resampler.
 
     Raises:
@@ -85,7 +87,7 @@ class SDXLImageDecoder(ImageDecoder):
     ) -> None:
         super().__init__()
         self.width, self.num_tokens, self.picture_size = width, num_tokens, picture_size
-        self.null_share, self.offload = null_share, offload
+        self.null_share, self.offload, self.vae_tiling = null_share, offload, vae_tiling
         self.vae = build_vae(SDXL_VAE if vae is None else vae).requires_grad_(False).eval()
         self.latent_size = picture_size // latent_shrink(self.vae.config)
         unet = SDXL_UNET if unet is None else unet
@@ -99,10 +101,10 @@ class SDXLImageDecoder(ImageDecoder):
             self.unet.to(kind)
             self.resampler.to(kind)
         if vae_tiling:
-            self.vae.enable_tiling()
+            set_tile_size(self.vae, self.latent_size)
         self.scheduler = build_scheduler(SDXL_SCHEDULER if scheduler is None else scheduler)
         self.noise = TrainingNoise(self.scheduler.config, min_snr_gamma=min_snr_gamma)
-        self._negative: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
+        self._negative: tuple[Tensor, list[tuple[int, int]], tuple[Tensor, Tensor]] | None = None
 
     @torch.no_grad()
     def encode_pictures(self, pictures_G3SS: Tensor) -> Tensor:
@@ -129,7 +131,16 @@ class SDXLImageDecoder(ImageDecoder):
         conditions_GCHW: Tensor | None = None,
         empty_PV: Tensor | None = None,
     ) -> Tensor:
-        """Squared error of the noise of each picture at a random time, float32 [G]."""
+        """Squared error of the noise of each picture at a random time, float32 [G].
+
+        Raises:
+            RequestError: the UNet waits on the CPU, or no picture in view where one is needed.
+        """
+        if self.offload and encoded_GCHW.device != _CPU:
+            raise RequestError(
+                f"The image decoder was asked to learn on {encoded_GCHW.device} while its UNet "
+                "waits on the CPU; set image_decoder.offload=false to train."
+            )
         mean, log_variance = encoded_GCHW.float().chunk(2, 1)
         deviation = (0.5 * log_variance.clamp(-30, 20)).exp()
         latents = (mean + deviation * torch.randn_like(mean)) * self.vae.config.scaling_factor
@@ -191,11 +202,12 @@ class SDXLImageDecoder(ImageDecoder):
     ) -> Tensor:
         """Draw one picture per row of features, -> uint8 [G, 3, S, S]; the noise is the CPU's.
 
-        Guidance of 1 and less is none.
+        Guidance of 1 and less is none. A scheduler that adds noise at its steps draws it from the
+        generators too.
 
         Raises:
-            RequestError: no steps, features of another width, another number of generators, or
-                guidance without the empty tile's features.
+            RequestError: steps that the scheduler does not take, features of another width, another
+                number of generators, or guidance without the empty tile's features.
         """
         size = self.latent_size
         shape = (len(features_GPV), int(self.vae.config.latent_channels), size, size)
@@ -205,6 +217,7 @@ class SDXLImageDecoder(ImageDecoder):
             steps=steps,
             guidance=guidance,
             empty_PV=empty_PV,
+            generator=generator,
             conditions_G3SS=conditions_G3SS,
             image_guidance=image_guidance,
         )
@@ -218,22 +231,15 @@ class SDXLImageDecoder(ImageDecoder):
         *,
         steps: int,
         guidance: float,
+        generator: Generator | Sequence[Generator] | None = None,
         empty_PV: Tensor | None = None,
         conditions_G3SS: Tensor | None = None,
         image_guidance: float = 1.5,
     ) -> Tensor:
         """Latents of a picture per row of features, float [G, C, H, W]; see ``decode``."""
-        if steps < 1 or features_GPV.shape[-1] != self.width:
-            raise RequestError(
-                f"decode was asked for {steps} steps on features {list(features_GPV.shape)}; "
-                f"give at least one step and features of width {self.width}."
-            )
-        if guidance > 1 and empty_PV is None:
-            raise RequestError(
-                f"guidance={guidance} was asked for without the features of the empty tile; give "
-                "empty_PV, or guidance=1."
-            )
+        self._require(features_GPV, steps, guidance, empty_PV)
         device = features_GPV.device
+        view = self._view_options(conditions_G3SS, features_GPV, guidance, image_guidance)
         with self._at_work(self.resampler, device), self._at_work(self.unet, device):
             kind = self.unet.dtype
             tokens_GQX, pooled_GY = self.resampler(features_GPV.to(kind))
@@ -245,21 +251,21 @@ class SDXLImageDecoder(ImageDecoder):
             return self._run_pipeline(
                 **said,
                 latents=noise_GCHW.to(device, kind),
+                generator=list(generator) if isinstance(generator, Sequence) else generator,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 height=self.picture_size,
                 width=self.picture_size,
                 output_type="latent",
-                **self._view_options(conditions_G3SS, len(features_GPV), image_guidance, device),
+                **view,
             ).images
 
     def decode_latents(self, latents_GCHW: Tensor) -> Tensor:
         """Pictures of latents, float [G, C, H, W] -> uint8 [G, 3, S, S]."""
         device = latents_GCHW.device
         with self._at_work(self.vae, device), _no_autocast(device), torch.no_grad():
-            pixels = self.vae.decode(
-                latents_GCHW.float() / self.vae.config.scaling_factor, return_dict=False
-            )[0]
+            decode = self.vae.tiled_decode if self.vae_tiling else self.vae.decode
+            pixels = decode(latents_GCHW.float() / self.vae.config.scaling_factor).sample
         return (pixels * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def say_nothing(self, empty_PV: Tensor) -> tuple[Tensor, Tensor]:
@@ -267,12 +273,12 @@ class SDXLImageDecoder(ImageDecoder):
 
         They are kept until the empty features or the resampler's weights change.
         """
-        version = self.resampler.latents._version
+        weights_now = [(p.data_ptr(), p._version) for p in self.resampler.parameters()]
         kept = self._negative
-        if kept is None or kept[0] is not empty_PV or kept[1] != version:
+        if kept is None or kept[0] is not empty_PV or kept[1] != weights_now:
             with torch.no_grad():
                 said = self.resampler(empty_PV[None].to(self.resampler.latents.dtype))
-            kept = self._negative = (empty_PV, version, said)
+            kept = self._negative = (empty_PV, weights_now, said)
         return kept[2]
 
     def sharding_units(self) -> Sequence[nn.Module]:
@@ -292,6 +298,27 @@ class SDXLImageDecoder(ImageDecoder):
         # What waits stays where it is: a move of the model changes the type alone.
         return super()._apply(lambda value: _stay(fn(value)), recurse)  # type: ignore[no-untyped-call]
 
+    def _require(
+        self, features_GPV: Tensor, steps: int, guidance: float, empty_PV: Tensor | None
+    ) -> None:
+        if steps < 1 or features_GPV.shape[-1] != self.width:
+            raise RequestError(
+                f"decode was asked for {steps} steps on features {list(features_GPV.shape)}; "
+                f"give at least one step and features of width {self.width}."
+            )
+        if guidance > 1 and empty_PV is None:
+            raise RequestError(
+                f"guidance={guidance} was asked for without the features of the empty tile; give "
+                "empty_PV, or guidance=1."
+            )
+        try:
+            self.scheduler.set_timesteps(steps)
+        except ValueError as error:
+            raise RequestError(
+                f"decode was asked for {steps} steps, which {type(self.scheduler).__name__} does "
+                f"not take: {error} Give another number, or another scheduler."
+            ) from error
+
     def _view(self, conditions_GCHW: Tensor | None) -> Tensor | None:
         """Latents of the pictures in view; a plain decoder has none."""
         return None
@@ -299,9 +326,9 @@ class SDXLImageDecoder(ImageDecoder):
     def _view_options(
         self,
         conditions_G3SS: Tensor | None,
-        num_pictures: int,
+        features_GPV: Tensor,
+        guidance: float,
         image_guidance: float,
-        device: torch.device,
     ) -> dict[str, Any]:
         """What the pipeline takes beside the features; nothing for a plain decoder."""
         return {}

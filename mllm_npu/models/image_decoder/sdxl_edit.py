@@ -40,10 +40,21 @@ class SDXLEditImageDecoder(SDXLImageDecoder):
     def _view_options(
         self,
         conditions_G3SS: Tensor | None,
-        num_pictures: int,
+        features_GPV: Tensor,
+        guidance: float,
         image_guidance: float,
-        device: torch.device,
     ) -> dict[str, Any]:
+        num_pictures, device = len(features_GPV), features_GPV.device
+        if guidance > 1 and image_guidance < 1:  # diffusers would leave out both without a word
+            raise RequestError(
+                f"image_guidance={image_guidance} was asked for beside guidance={guidance}; give "
+                "1 or more (1 switches it off), or guidance=1."
+            )
+        if conditions_G3SS is not None and len(conditions_G3SS) != num_pictures:
+            raise RequestError(
+                f"decode was given {len(conditions_G3SS)} pictures to change and features of "
+                f"{num_pictures}; give one per row of features, or none."
+            )
         if conditions_G3SS is None:
             size, channels = self.latent_size, int(self.vae.config.latent_channels)
             latents_GCHW = torch.zeros(num_pictures, channels, size, size, device=device)

@@ -44,6 +44,8 @@ class TrainingNoise:
                 beta_start=config.beta_start,
                 beta_end=config.beta_end,
                 beta_schedule=config.beta_schedule,
+                trained_betas=config.get("trained_betas"),
+                rescale_betas_zero_snr=config.get("rescale_betas_zero_snr", False),
             )
         self.min_snr_gamma = min_snr_gamma
         self._signal: Tensor = schedule.alphas_cumprod
@@ -63,8 +65,7 @@ class TrainingNoise:
         if self.min_snr_gamma is None:
             return torch.ones(len(times_G), device=times_G.device)
         signal_G = self._at(times_G)
-        ratio_G = signal_G / (1 - signal_G)
-        return ratio_G.clamp(max=self.min_snr_gamma) / ratio_G
+        return (self.min_snr_gamma * (1 - signal_G) / signal_G).clamp(max=1)
 
     def _at(self, times_G: Tensor) -> Tensor:
         if self._signal.device != times_G.device and not times_G.is_meta:

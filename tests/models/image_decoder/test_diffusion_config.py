@@ -40,6 +40,9 @@ def test_schedulers_by_name():
     [
         ({"name": "EulerDiscretScheduler"}, "EulerDiscreteScheduler"),
         ({}, "scheduler.name=None"),
+        ({"name": "FlowMatchEulerDiscreteScheduler"}, "for other models.*DDIMScheduler"),
+        ({"name": "CogVideoXDPMScheduler"}, "for other models"),
+        ({"name": "DPMSolverSDEScheduler"}, "needs torch and torchsde"),
         ({"name": "DDIMScheduler", "beta_strat": 1}, "'beta_strat'.*beta_start"),
         ({"name": "DDIMScheduler", "beta_schedule": "cubic"}, "cannot be built"),
     ],

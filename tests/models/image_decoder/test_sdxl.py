@@ -119,6 +119,20 @@ def test_a_picture_does_not_depend_on_who_is_drawn_beside_it(make_sdxl, features
     assert (together[1:].int() - alone.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "DDPMScheduler"])
+def test_noise_of_the_steps_comes_from_the_generators_too(make_sdxl, features, empty, name):
+    decoder = make_sdxl(scheduler={"name": name})
+    options = {"steps": 3, "guidance": 2.0, "empty_PV": empty}
+    drawn = [
+        decoder.decode(features, generator=[Generator().manual_seed(s) for s in seeds], **options)
+        for seeds in ((5, 6), (5, 6), (5, 7))
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0][1], drawn[2][1])
+    alone = decoder.decode(features[1:], generator=Generator().manual_seed(6), **options)
+    assert (drawn[0][1:].int() - alone.int()).abs().max() <= 1
+
+
 def test_twenty_steps_of_dpm_draw(make_sdxl, features, empty):
     decoder = make_sdxl(scheduler=DPM)
     drawn = decoder.decode(features, steps=20, guidance=7.5, empty_PV=empty)
@@ -134,6 +148,9 @@ def test_without_guidance_the_empty_tile_is_not_needed(make_sdxl, features):
         decoder.decode(features, steps=0, guidance=1.0)
     with pytest.raises(RequestError, match="width 6"):
         decoder.decode(features[..., :5], steps=1, guidance=1.0)
+    picky = make_sdxl(scheduler={"name": "LCMScheduler"})
+    with pytest.raises(RequestError, match="60 steps, which LCMScheduler does not take"):
+        picky.decode(features, steps=60, guidance=1.0)
 
 
 def test_the_empty_tile_is_said_once(make_sdxl, empty, monkeypatch):
@@ -154,6 +171,15 @@ def test_the_empty_tile_is_said_once(make_sdxl, empty, monkeypatch):
     decoder.train()
     decoder.say_nothing(empty.clone())
     assert len(calls) == 3
+
+
+def test_what_the_empty_tile_says_follows_weights_and_type(make_sdxl, empty):
+    decoder = make_sdxl()
+    first = decoder.say_nothing(empty)
+    with torch.no_grad():
+        decoder.resampler.unet_proj_1.bias.add_(1)
+    torch.testing.assert_close(decoder.say_nothing(empty)[0][..., :5], first[0][..., :5] + 1)
+    assert decoder.double().say_nothing(empty)[0].dtype == torch.float64
 
 
 CROSS_ATTENTION = ["resampler.*", "unet.*.attn2.to_k.*", "unet.*.attn2.to_v.*"]
@@ -178,8 +204,30 @@ def test_cross_attention_alone_is_trained_where_that_is_asked(make_sdxl, picture
     assert not any("attn1" in name or name.startswith("vae") for name in changed)
 
 
-def test_tiling_and_half_precision(make_sdxl, features, empty):
-    assert make_sdxl(vae_tiling=True).vae.use_tiling
+@pytest.mark.parametrize("size", [32, 36])
+def test_tiles_are_decoded_one_by_one_into_a_whole_picture(make_sdxl, pictures, monkeypatch, size):
+    decoder = make_sdxl(vae_tiling=True, picture_size=size)
+    decode, tiles = decoder.vae.decoder.forward, []
+
+    def watch(latents):
+        tiles.append(tuple(latents.shape[2:]))
+        return decode(latents)
+
+    latents = torch.randn(1, 4, size // 2, size // 2)
+    monkeypatch.setattr(decoder.vae.decoder, "forward", watch)
+    drawn = decoder.decode_latents(latents)
+    assert drawn.shape == (1, 3, size, size)
+    assert len(tiles) > 1
+    assert max(max(tile) for tile in tiles) == 8
+    whole = make_sdxl(picture_size=size).decode_latents(latents)
+    # Beyond a seam's reach a tile is what the whole is, but for the norms over fewer pixels.
+    assert (drawn.float() - whole.float()).abs().mean() < whole.float().std()
+    picture = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    encoded = make_sdxl(picture_size=size).encode_pictures(picture)
+    assert torch.equal(decoder.encode_pictures(picture), encoded)
+
+
+def test_half_precision(make_sdxl, features, empty):
     decoder = make_sdxl(dtype="bfloat16")
     kinds = {name.partition(".")[0]: p.dtype for name, p in decoder.named_parameters()}
     assert kinds == {
@@ -205,6 +253,8 @@ def test_offloaded_parts_wait_where_they_are(make_sdxl, features, monkeypatch):
     found = decoder.decode(features, steps=2, guidance=1.0, generator=Generator().manual_seed(1))
     assert torch.equal(found, truth)
     assert moves == [("unet", "cpu"), ("unet", "cpu"), ("vae", "cpu"), ("vae", "cpu")]
+    with pytest.raises(RequestError, match="offload=false"):
+        decoder.loss(torch.zeros(2, 8, 4, 4, device="meta"), features)
     kept = []
     decoder._apply(lambda value: kept.append(value) or value)
     assert all(not value.is_meta for value in kept)

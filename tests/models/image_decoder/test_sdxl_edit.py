@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mllm_npu.errors import RequestError
+from mllm_npu.errors import ConfigError, RequestError
 
 
 def plain_loop(decoder, features, empty, noise, view, *, steps, guidance, image_guidance):
@@ -61,6 +61,26 @@ def test_its_first_layer_takes_twice_the_channels(make_sdxl):
     plain = make_sdxl()
     assert not plain.takes_condition
     assert plain.unet.conv_in.weight.shape[1] == 4
+
+
+def test_what_would_be_left_out_or_guessed_is_refused(make_sdxl, pictures):
+    decoder, features = make_sdxl(edit=True), torch.randn(2, 4, 6)
+    options = {"steps": 1, "empty_PV": torch.randn(4, 6)}
+    with pytest.raises(RequestError, match=r"image_guidance=0\.5 .*give 1 or more"):
+        decoder.decode(features, guidance=2.0, image_guidance=0.5, **options)
+    assert len(decoder.decode(features, guidance=1.0, image_guidance=0.5, **options)) == 2
+    with pytest.raises(RequestError, match="1 pictures to change and features of 2"):
+        decoder.decode(features, guidance=2.0, conditions_G3SS=pictures[:1], **options)
+    with pytest.raises(ConfigError, match=r"vae.latent_channels=8.* 4 channels"):
+        make_sdxl(
+            edit=True,
+            vae=given(decoder.vae) | {"latent_channels": 8},
+            unet=given(decoder.unet) | {"out_channels": 8},
+        )
+
+
+def given(part):
+    return {key: value for key, value in part.config.items() if not key.startswith("_")}
 
 
 def test_half_precision(make_sdxl, pictures):

@@ -1,14 +1,13 @@
 """Variances of the training schedule, and how much each time counts."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.models.image_decoder.training_noise import TrainingNoise
 
-CONFIG = SimpleNamespace(
+CONFIG = FrozenDict(
     num_train_timesteps=4,
     beta_start=0.1,
     beta_end=0.4,
@@ -37,6 +36,16 @@ def test_min_snr_weights():
     torch.testing.assert_close(weights, expected)
 
 
+def test_variances_are_those_of_the_scheduler_however_it_is_told_them():
+    told = FrozenDict(CONFIG | {"trained_betas": (0.1, 0.2, 0.3, 0.4), "beta_start": 0.7})
+    assert torch.equal(TrainingNoise(told)._signal, TrainingNoise(CONFIG)._signal)
+    rescaled = TrainingNoise(
+        FrozenDict(CONFIG | {"rescale_betas_zero_snr": True}), min_snr_gamma=2.0
+    )
+    assert rescaled._signal[-1] == 0
+    assert rescaled.loss_weights(torch.tensor([3])) == 1
+
+
 @pytest.mark.parametrize("gamma", [0, -1.0, float("nan")])
 def test_a_gamma_that_makes_no_sense_is_refused(gamma):
     with pytest.raises(ConfigError, match="min_snr_gamma"):
@@ -44,6 +53,6 @@ def test_a_gamma_that_makes_no_sense_is_refused(gamma):
 
 
 def test_a_model_that_predicts_something_else_is_refused():
-    other = SimpleNamespace(**vars(CONFIG) | {"prediction_type": "v_prediction"})
+    other = FrozenDict(CONFIG | {"prediction_type": "v_prediction"})
     with pytest.raises(ConfigError, match="must be epsilon"):
         TrainingNoise(other)
