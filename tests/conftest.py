@@ -10,6 +10,9 @@ os.environ["COLUMNS"] = "200"
 import pytest
 import torch
 
+from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
+from mllm_npu.processing.tokenizer import train_tokenizer
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,4 +41,14 @@ def shared() -> Path:
     folder = ROOT.parent / "shared"
     if not (folder / "golden").is_dir():
         pytest.skip("the folder ../shared with the recorded vectors is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """A data folder that holds a small tokenizer with image tokens, and nothing else."""
+    folder = tmp_path_factory.mktemp("world")
+    tokenizer = train_tokenizer(["draw a seven", "which digit is this?"], vocab_size=300)
+    add_special_tokens(tokenizer, SpecialTokens(num_slots=16, num_locations=0))
+    tokenizer.save_pretrained(folder / "tokenizer")
     return folder

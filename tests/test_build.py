@@ -17,17 +17,6 @@ from mllm_npu.build import (
 from mllm_npu.config import load_config
 from mllm_npu.errors import ConfigError, DataError, WeightsError
 from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
-from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
-from mllm_npu.processing.tokenizer import train_tokenizer
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    tokenizer = train_tokenizer(["draw a seven", "which digit is this?"], vocab_size=300)
-    add_special_tokens(tokenizer, SpecialTokens(num_slots=16, num_locations=0))
-    tokenizer.save_pretrained(folder / "tokenizer")
-    return folder
 
 
 def composed(world: Path, *overrides: str):

@@ -9,17 +9,12 @@ from mllm_npu.build import build_model
 from mllm_npu.cli import main
 from mllm_npu.config import load_config
 from mllm_npu.model_folder import save_model_folder
-from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
-from mllm_npu.processing.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer(["a"], vocab_size=300)
-    add_special_tokens(tokenizer, SpecialTokens(num_slots=16, num_locations=0))
-    tokenizer.save_pretrained(folder / "world" / "tokenizer")
-    config = load_config("training", [f"world_dir={folder}/world"])
+    config = load_config("training", [f"world_dir={world}"])
     save_model_folder(build_model(config), config, folder / "model")
     return folder / "model"
 

@@ -102,6 +102,7 @@ def _vision_encoder(vit):
         mlp_ratio=vit["mlp_ratio"],
         width=vit["output_dim"],
         num_tokens=vit["n_queries"],
+        patch_positions=vit.get("patch_pos", False),
     )
 
 

@@ -2,34 +2,17 @@
 
 import pytest
 
-from mllm_npu.models.vision_encoder.qwen_vit import QwenVisionEncoder
-
 GOLDEN = "b_qwenvl_vit"
 
 
-def build(args, tensors):
-    encoder = QwenVisionEncoder(
-        tile_size=args["image_size"],
-        patch_size=args["patch_size"],
-        hidden_width=args["width"],
-        num_layers=args["layers"],
-        num_heads=args["heads"],
-        mlp_ratio=args["mlp_ratio"],
-        width=args["output_dim"],
-        num_tokens=args["n_queries"],
-        patch_positions=args.get("patch_pos", False),
-    ).eval()
-    encoder.load_state_dict(tensors)
-    return encoder
-
-
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_features_and_the_states_on_the_way(golden, take, deviation, number):
+def test_features_and_the_states_on_the_way(golden, take, vision_encoder, deviation, number):
     tensors, meta = golden(GOLDEN)
     case = meta["cases"][number]
     if case is None:
         pytest.skip("this case is not among the recorded vectors that are given")
-    encoder = build(case["args"], take(tensors, f"w.{number}."))
+    encoder = vision_encoder(case["args"]).eval()
+    encoder.load_state_dict(take(tensors, f"w.{number}."))
     seen = {}
     encoder.ln_pre.register_forward_hook(lambda _, __, out: seen.update(ln_pre=out))
     encoder.transformer.resblocks[-1].register_forward_hook(

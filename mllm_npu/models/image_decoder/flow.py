@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 
 from mllm_npu.errors import ConfigError, RequestError
 from mllm_npu.models.image_decoder.noise import draw_noise
+from mllm_npu.models.image_decoder.pixels import to_levels, to_pixels
 from mllm_npu.models.interfaces import ImageDecoder
 from mllm_npu.models.positions import grid_side, sincos_grid
 
@@ -102,13 +103,7 @@ class FlowImageDecoder(ImageDecoder):
         Raises:
             RequestError: pictures of another size.
         """
-        size = self.picture_size
-        if pictures_G3SS.shape[1:] != (3, size, size):
-            raise RequestError(
-                f"The image decoder learns pictures [G, 3, {size}, {size}], got "
-                f"{list(pictures_G3SS.shape)}; set the processor's picture_size to {size}."
-            )
-        pictures = pictures_G3SS.to(self.null_PV.dtype) * (1 / 127.5) - 1
+        pictures = to_pixels(pictures_G3SS, self.picture_size, self.null_PV.dtype)
         return pictures.mean(1, keepdim=True) if self.channels == 1 else pictures
 
     def loss(
@@ -173,8 +168,7 @@ class FlowImageDecoder(ImageDecoder):
             )
             velocity_GCSS = (picture_GCSS - clean_GCSS) / sigma
             picture_GCSS = scheduler.step(velocity_GCSS, time, picture_GCSS, return_dict=False)[0]
-        pixels = (picture_GCSS.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-        return pixels.expand(-1, 3, -1, -1).contiguous()
+        return to_levels(picture_GCSS).expand(-1, 3, -1, -1).contiguous()
 
     def sharding_units(self) -> Sequence[nn.Module]:
         """Down blocks, middle block, up blocks."""

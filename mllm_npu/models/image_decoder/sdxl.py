@@ -28,6 +28,7 @@ from mllm_npu.models.image_decoder.diffusion_config import (
     set_tile_size,
 )
 from mllm_npu.models.image_decoder.noise import draw_noise
+from mllm_npu.models.image_decoder.pixels import to_levels, to_pixels
 from mllm_npu.models.image_decoder.resampler import ResamplerXLV2
 from mllm_npu.models.image_decoder.training_noise import TrainingNoise
 from mllm_npu.models.interfaces import ImageDecoder
@@ -113,14 +114,8 @@ class SDXLImageDecoder(ImageDecoder):
         Raises:
             RequestError: pictures of another size.
         """
-        size = self.picture_size
-        if pictures_G3SS.shape[1:] != (3, size, size):
-            raise RequestError(
-                f"The image decoder learns pictures [G, 3, {size}, {size}], got "
-                f"{list(pictures_G3SS.shape)}; set the processor's picture_size to {size}."
-            )
+        pixels = to_pixels(pictures_G3SS, self.picture_size)
         with self._at_work(self.vae, pictures_G3SS.device), _no_autocast(pictures_G3SS.device):
-            pixels = pictures_G3SS.float() * (1 / 127.5) - 1
             return self.vae.encode(pixels).latent_dist.parameters
 
     def loss(
@@ -266,7 +261,7 @@ class SDXLImageDecoder(ImageDecoder):
         with self._at_work(self.vae, device), _no_autocast(device), torch.no_grad():
             decode = self.vae.tiled_decode if self.vae_tiling else self.vae.decode
             pixels = decode(latents_GCHW.float() / self.vae.config.scaling_factor).sample
-        return (pixels * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+        return to_levels(pixels)
 
     def say_nothing(self, empty_PV: Tensor) -> tuple[Tensor, Tensor]:
         """Text tokens [1, Q, X] and pooled text [1, Y] of the empty tile, computed once.
