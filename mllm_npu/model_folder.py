@@ -118,6 +118,21 @@ def load_engine(folder: Path, device: str = "auto") -> tuple[Engine, Config]:
     return Engine(model=model, processor=processor, device=pick_device(device)), config
 
 
+def world_of(folder: Path) -> Path:
+    """The data set a model folder was trained on, whose held-out part it is measured on.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    config = read_config(folder / MODEL_FILE, "model")
+    if config.world_dir is None:
+        raise ConfigError(
+            f"{folder} was not trained on a data set of this package, whose held-out part could "
+            "be measured. Redraw pictures with it, or ask it: mllm-npu redraw, mllm-npu generate"
+        )
+    return Path(config.world_dir)
+
+
 def load_artist(folder: Path, device: str = "auto") -> tuple[Drawing, Config]:
     """Read a model folder whose model draws, ready to draw, and its configuration.
 

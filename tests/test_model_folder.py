@@ -15,6 +15,7 @@ from mllm_npu.model_folder import (
     load_engine,
     load_model,
     save_model_folder,
+    world_of,
 )
 from mllm_npu.models.drawing import Detokenizer
 
@@ -130,3 +131,13 @@ def test_a_reader_is_no_artist(world, tmp_path):
     save_model_folder(build_model(config), config, tmp_path / "model")
     with pytest.raises(ConfigError, match="without an image decoder"):
         load_artist(tmp_path / "model", device="cpu")
+
+
+def test_a_model_without_a_world_cannot_be_measured(world, tmp_path):
+    config = composed(world, "models=mllm_tiny", "objective=comprehension")
+    save_model_folder(build_model(config), config, tmp_path / "model")
+    assert world_of(tmp_path / "model") == world
+    file = tmp_path / "model" / "model.yaml"
+    file.write_text(file.read_text().replace(f"world_dir: {world}", "world_dir: null"))
+    with pytest.raises(ConfigError, match="mllm-npu redraw"):
+        world_of(tmp_path / "model")

@@ -28,6 +28,9 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option(help="Pull of the prompt on the picture.")
     ] = None,
+    image_guidance: Annotated[
+        float | None, typer.Option(help="Pull of the picture that is changed.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Solver steps of the image decoder.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest reply.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the best token.")] = None,
@@ -45,6 +48,7 @@ def generate(
         images="force" if draw else None,
         seed=seed,
         guidance=guidance,
+        image_guidance=image_guidance,
         image_steps=steps,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -93,6 +97,9 @@ def redraw(
     guidance: Annotated[
         float | None, typer.Option(help="Pull of the features on the picture.")
     ] = None,
+    image_guidance: Annotated[
+        float | None, typer.Option(help="Pull of the picture in view.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Solver steps of the image decoder.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -109,6 +116,7 @@ def redraw(
         later("build").build_part(config.generation),
         seed=seed,
         guidance=guidance,
+        image_guidance=image_guidance,
         image_steps=steps,
     )
     progress, move = bar("drawing")

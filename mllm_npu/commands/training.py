@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,12 +41,13 @@ def evaluate(
     """Measure a run on held-out data; writes report.json and report.html into it."""
     folders = later("model_folder")
     folder = folders.find_model_folder(run)
+    world = folders.world_of(folder)
     engine, config = folders.load_engine(folder)
     progress, move = bar("evaluating")
     with progress:
         report = later("evaluate.suite").evaluate_run(
             engine,
-            world=Path(config.world_dir),
+            world=world,
             run=run,
             options=later("build").build_part(config.generation),
             limit=limit,

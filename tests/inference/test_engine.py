@@ -8,7 +8,7 @@ from PIL import Image
 from mllm_npu.errors import RequestError
 from mllm_npu.inference.engine import Engine, GenerationOptions
 from mllm_npu.inference.events import Finished, ImageMade, TextDelta
-from mllm_npu.processing.conversation import Conversation, Turn, ask
+from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn, ask
 
 GREEDY = GenerationOptions(max_new_tokens=20)
 
@@ -164,6 +164,21 @@ def test_redrawing_goes_past_the_language_model(fakes):
     assert levels[1] - levels[0] == 60
     assert levels[2] - levels[0] == 100
     assert engine.model.language_model.fed == []
+
+
+def test_an_editing_decoder_sees_the_last_picture_and_then_its_own(fakes):
+    """Two pictures are drawn in a reply: the first changes what was shown, the second the first."""
+    model = fakes.FakeModel({}, takes_condition=True)
+    model.language_model.table_CC.data[fakes.END, fakes.BEGIN] = 9.0
+    engine = Engine(model=model, processor=fakes.ByteProcessor(), device="cpu")
+    shown = Conversation(
+        turns=(Turn(role="user", parts=(ReadImage(picture=grey("a")), Text(text="b"))),)
+    )
+    options = GenerationOptions(images="force", max_new_tokens=2, guidance=1.0)
+    reply = engine.reply(shown, options)
+    first, second = (view[0, 0, 0, 0].item() for view in model.image_decoder.conditions)
+    assert first == ord("a")
+    assert second == reply.pictures[0].getpixel((0, 0))[0]
 
 
 class TestWhatCannotBeAnswered:

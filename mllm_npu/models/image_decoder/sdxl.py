@@ -99,7 +99,8 @@ class SDXLImageDecoder(ImageDecoder):
         check_sizes(self, self.unet.config, self.vae.config)
         kind = resolve_dtype(dtype, part=type(self).__name__)
         if kind != torch.float32:
-            self.unet.to(kind)
+            # Its own ``to`` warns of layers that must stay float32, also where it lists none.
+            nn.Module.to(self.unet, kind)
             self.resampler.to(kind)
         if vae_tiling:
             set_tile_size(self.vae, self.latent_size)

@@ -227,8 +227,9 @@ def test_tiles_are_decoded_one_by_one_into_a_whole_picture(make_sdxl, pictures, 
     assert torch.equal(decoder.encode_pictures(picture), encoded)
 
 
-def test_half_precision(make_sdxl, features, empty):
+def test_half_precision(make_sdxl, features, empty, capfd):
     decoder = make_sdxl(dtype="bfloat16")
+    assert "float32" not in capfd.readouterr().err
     kinds = {name.partition(".")[0]: p.dtype for name, p in decoder.named_parameters()}
     assert kinds == {
         "vae": torch.float32,
