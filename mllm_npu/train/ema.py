@@ -12,7 +12,7 @@ from mllm_npu.errors import ConfigError
 
 
 class Ema:
-    """Exponential moving average with a warm-up, so that the first weights are forgotten soon.
+    """Exponential moving average in float32; a warm-up lets the first weights be forgotten soon.
 
     Args:
         parameters: what is averaged, by name.
@@ -27,15 +27,15 @@ class Ema:
         self.decay = decay
         self.num_updates = 0
         self._parameters = dict(parameters)
-        self.averages = {name: p.detach().clone() for name, p in parameters.items()}
+        # In half precision a step of 1 - decay is lost in rounding.
+        self.averages = {name: p.detach().float().clone() for name, p in parameters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the averages towards the weights as they are now."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        torch._foreach_lerp_(
-            list(self.averages.values()), [p.detach() for p in self._parameters.values()], 1 - decay
-        )
+        now = [p.detach().float() for p in self._parameters.values()]
+        torch._foreach_lerp_(list(self.averages.values()), now, 1 - decay)
         self.num_updates += 1
 
     @torch.no_grad()

@@ -43,3 +43,17 @@ def test_goes_on_from_loaded_averages():
 def test_refuses_a_decay_outside_the_open_interval(decay):
     with pytest.raises(ConfigError, match="ema_decay"):
         Ema({}, decay=decay)
+
+
+def test_averages_of_half_precision_weights_move():
+    weight = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    ema = Ema({"w": weight}, decay=0.999)
+    ema.num_updates = 100_000
+    with torch.no_grad():
+        weight.fill_(2)
+    for _ in range(1000):
+        ema.update()
+    assert ema.averages["w"].dtype == torch.float32
+    assert ema.averages["w"][0].item() == pytest.approx(2 - 0.999**1000, abs=1e-3)
+    ema.apply()
+    assert weight.dtype == torch.bfloat16
