@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from mllm_npu.errors import ConfigError
 from mllm_npu.processing.image_transform import stretch
 
 _SMALLEST_WINDOW = 3
@@ -22,13 +23,21 @@ def compare_pictures(truth: Image.Image, drawn: Image.Image) -> dict[str, float]
     Returns:
         ``psnr`` (infinite for equal pictures) and ``ssim`` (1 for equal pictures).
 
+    Raises:
+        ConfigError: scikit-image is not installed.
+
     Source: SSIM (Wang et al. 2004), both from scikit-image.
     """
-    from skimage.metrics import (  # noqa: PLC0415 - slow import
-        peak_signal_noise_ratio,
-        structural_similarity,
-    )
-
+    try:
+        from skimage.metrics import (  # noqa: PLC0415 - slow import
+            peak_signal_noise_ratio,
+            structural_similarity,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "Pictures are compared by scikit-image, which is not installed. Install it: "
+            "pip install 'mllm-npu[eval]'"
+        ) from error
     width, height = drawn.size
     expected = stretch(truth, (height, width)).permute(1, 2, 0).numpy()
     found = np.asarray(drawn.convert("RGB"))

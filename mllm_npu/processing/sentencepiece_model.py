@@ -70,7 +70,7 @@ def read_llama_model(folder: Path) -> PreTrainedTokenizerFast:
         raise ConfigError(
             f"A tokenizer was asked for at {str(folder)!r}, which holds {MODEL_FILE} and no "
             "tokenizer.json; reading it needs the sentencepiece library, which is not installed. "
-            "Install it (pip install sentencepiece), or give a folder with tokenizer.json."
+            "Install it (pip install 'mllm-npu[seedx]'), or give a folder with tokenizer.json."
         )
     from transformers import LlamaTokenizer  # noqa: PLC0415 - slow import
 

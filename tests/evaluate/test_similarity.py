@@ -1,11 +1,13 @@
 """PSNR and SSIM against values worked out by hand."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mllm_npu.errors import ConfigError
 from mllm_npu.evaluate.similarity import compare_pictures
 
 
@@ -55,3 +57,10 @@ def test_the_truth_is_stretched_to_what_was_drawn():
 def test_small_pictures(size):
     drawn = Image.new("L", (size, size), 7)
     assert compare_pictures(drawn, drawn)["ssim"] == pytest.approx(1)
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    grey = Image.new("RGB", (8, 8), "grey")
+    with pytest.raises(ConfigError, match=r"mllm-npu\[eval\]"):
+        compare_pictures(grey, grey)

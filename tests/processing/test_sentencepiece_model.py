@@ -85,7 +85,7 @@ def test_which_folders_are_meant(tmp_path, files, settings, expected):
 def test_without_the_library_it_is_said_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "tokenizer.model").write_bytes(b"")
     monkeypatch.setattr(sentencepiece_model.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"tokenizer\.model and no .*pip install sentencepiece"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.model and no .*mllm-npu\[seedx\]"):
         load_tokenizer(path=str(tmp_path))
 
 
