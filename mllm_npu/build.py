@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from mllm_npu.models.mllm import GeneralizedMultimodalModel
 from mllm_npu.models.weight_values import split_part
 from mllm_npu.models.weights import load_weights
 from mllm_npu.processing.processor import Processor
+
+Say = Callable[[str], None]
+"""Takes a line for the person who waits."""
 
 
 def build_part(node: Any, **parts: Any) -> Any:
@@ -49,7 +52,11 @@ def build_part(node: Any, **parts: Any) -> Any:
 
 
 def build_model(
-    config: Config, weights: Sequence[str | Path] = (), fresh: Sequence[str] = ()
+    config: Config,
+    weights: Sequence[str | Path] = (),
+    fresh: Sequence[str] = (),
+    *,
+    say: Say = lambda _: None,
 ) -> GeneralizedMultimodalModel | Detokenizer:
     """Compose the model on the default device; ``with torch.device("meta")`` takes no memory.
 
@@ -58,6 +65,7 @@ def build_model(
         weights: files or folders that hold all its values between them. The model is then composed
             without memory and takes the values as they are read.
         fresh: parts by name that start at random where the weights lack them.
+        say: is told in one line what became of the weights.
 
     Raises:
         ConfigError: a part is missing or does not fit, or it is no multimodal model.
@@ -86,6 +94,7 @@ def build_model(
                 f"The weights do not fit, and only {', '.join(fresh)} may start fresh: {report}. "
                 "Add parts to fresh=[...], or give their weights."
             )
+        say(f"weights: {report}")
     return model
 
 
@@ -126,8 +135,12 @@ def build_processor(config: Config) -> Processor:
     return build_part(config.processor, tokenizer=build_part(config.tokenizer))
 
 
-def build_trainer(config: Config) -> Any:
+def build_trainer(config: Config, *, say: Say = lambda _: None) -> Any:
     """Everything a training stage needs, built in the order a run needs it.
+
+    Args:
+        config: of a stage.
+        say: is told in one line what became of the weights it starts from.
 
     Returns:
         The object of ``train._target_``: a Trainer, unless the configuration says otherwise.
@@ -142,7 +155,7 @@ def build_trainer(config: Config) -> Any:
     torch.manual_seed(config.seed)
     mesh = Mesh.from_environment(device)
     processor = build_processor(config)
-    model = build_model(config, first_weights(config), config.fresh)
+    model = build_model(config, first_weights(config), config.fresh, say=say)
     check_fit(model, processor)
     if config.lora is not None:
         recipe = build_part(config.lora)

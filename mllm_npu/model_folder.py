@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mllm_npu.build import build_model, build_processor, check_fit
+from mllm_npu.build import Say, build_model, build_processor, check_fit
 from mllm_npu.config import Config, read_config, select, write_config
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
@@ -149,13 +149,16 @@ def load_artist(folder: Path, device: str = "auto") -> tuple[Drawing, Config]:
     return model.to(pick_device(device)).eval(), config
 
 
-def import_model(config: Config, out: Path, *, copy: bool = False) -> Path:
+def import_model(
+    config: Config, out: Path, *, copy: bool = False, say: Say = lambda _: None
+) -> Path:
     """Make a model folder of released weights, so that every command takes it.
 
     Args:
         config: of the root ``model``, with the files and folders of ``weights``.
         out: folder to write.
         copy: write the values into it as one safetensors file; else it refers to where they are.
+        say: is told in one line what became of the weights.
 
     Raises:
         ConfigError: no weights are named, or ``out`` is there already.
@@ -167,7 +170,7 @@ def import_model(config: Config, out: Path, *, copy: bool = False) -> Path:
         raise ConfigError(f"{out} is there already. Give a folder that is not.")
     sources = [Path(path).expanduser().resolve() for path in config.weights]
     processor = build_processor(config)
-    model = build_model(config, sources)
+    model = build_model(config, sources, say=say)
     check_fit(model, processor)
     if copy:
         save_model_folder(model, config, out)

@@ -34,4 +34,6 @@ def import_(
     """
     config = later("config").load_config("model", overrides or [])
     console.print(f"reading {', '.join(config.weights or [])}")
-    console.print(f"imported: {later('model_folder').import_model(config, out, copy=copy)}")
+    folders = later("model_folder")
+    made = folders.import_model(config, out, copy=copy, say=lambda line: console.print(line))
+    console.print(f"imported: {made}")

@@ -88,7 +88,7 @@ def train_stage(config: Config, *, say: Callable[[str], None] = lambda _: None) 
         say(f"{folder} is trained already; --fresh begins again")
         return folder
     setup = Stopwatch()
-    trainer = build_trainer(config)
+    trainer = build_trainer(config, say=say)
     write_config(config, folder / CONFIG_FILE)
     say(f"training {folder}")
     setup.stop()

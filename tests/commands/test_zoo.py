@@ -9,7 +9,7 @@ def test_import_passes_on_what_was_asked(monkeypatch, capsys, tmp_path):
     asked = {}
 
     class Folders:
-        def import_model(self, config, out, *, copy):
+        def import_model(self, config, out, *, copy, say):
             asked.update(weights=list(config.weights), out=out, copy=copy)
             return out
 

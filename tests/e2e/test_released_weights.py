@@ -120,6 +120,17 @@ def imported(released, tmp_path_factory, request):
     return out
 
 
+def test_the_command_says_what_became_of_the_weights(released, tmp_path, capsys):
+    folder, _ = released
+    overrides = ["workers=seedx", *settings(folder), "processor.max_tokens=300"]
+    assert main(["zoo", "import", *overrides, "--out", str(tmp_path / "seedx")]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "0 missing; 0 unexpected" in said
+    assert "14 merged" in said  # seven matrices of two layers
+    assert "7 unused" in said  # five norms from before the training, two rotary tables
+    assert "replaced (image_decoder.unet." in said
+
+
 def test_the_imported_model_computes_what_the_released_one_does(released, imported):
     _, original = released
     model, _, _ = load_model(imported)

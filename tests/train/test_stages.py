@@ -45,7 +45,7 @@ class Workshop:
         self.saved = []
         self.options = {}
 
-    def build_trainer(self, config):
+    def build_trainer(self, config, *, say):
         self.built.append(FakeTrainer(config, **self.options))
         return self.built[-1]
 
@@ -164,7 +164,7 @@ def test_a_late_stage_of_another_configuration_is_refused_before_the_first_is_tr
 
 
 def test_what_cannot_be_built_leaves_nothing(monkeypatch, tmp_path):
-    def refuse(config):
+    def refuse(config, *, say):
         raise ConfigError("no")
 
     monkeypatch.setattr(stages, "build_trainer", refuse)
