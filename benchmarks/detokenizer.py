@@ -256,6 +256,27 @@ def drop_resampler(model: Path, file: Path) -> Path:
     return file
 
 
+def draw_sheet(folder: Path, out: Path, columns: int = 14) -> None:
+    """Held-out scans, and what each training draws of them, row by row; twice as large."""
+    truth = scans(folder / "world", "test")[:columns]
+    views = [spoil(picture, number) for number, picture in enumerate(truth)]
+    rows = [truth]
+    for name in ("full", "cross_attention", "lora", "edit"):
+        run = next((folder / "runs" / name).iterdir())
+        artist, _ = load_artist(run / "model", device="cpu")
+        if name == "edit":
+            rows.append(views)
+        given = views if name == "edit" else None
+        rows.append(redraw(artist, truth, OPTIONS, device=CPU, conditions=given))
+    edge = 2 * SIZE + 4
+    sheet = Image.new("RGB", (columns * edge, len(rows) * edge), "white")
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            large = picture.resize((2 * SIZE, 2 * SIZE), Image.Resampling.NEAREST)
+            sheet.paste(large, (column * edge + 2, row * edge + 2))
+    sheet.save(out)
+
+
 def main() -> None:
     """Measure once."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -263,12 +284,15 @@ def main() -> None:
     parser.add_argument("--vision-steps", type=int, default=400)
     parser.add_argument("--held-out", type=int, default=180)
     parser.add_argument("--keep", type=Path, help="folder in which data and runs stay")
+    parser.add_argument("--picture", type=Path, help="PNG of scans and what is drawn of them")
     parser.add_argument("--store", action="store_true", help="append to benchmarks/results")
     parser.add_argument("--json", action="store_true", help="JSON is all there is")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = (given.keep or Path(scratch)).resolve()
         measured = measure(folder, given.steps, given.vision_steps, given.held_out)
+        if given.picture:
+            draw_sheet(folder, given.picture)
     print_line("detokenizer", measured, store=given.store, file="detokenizer")
 
 
