@@ -231,7 +231,7 @@ def measure(folder: Path, steps: int, vision_steps: int, held_out: int) -> dict[
     trainings = Trainings(folder, truth, steps, deviation)
     found = {"full": trainings.run("full", [encoders[0], vae], share=1.0)}
     full = folder / "runs" / "full" / "tiny" / "model"
-    anew = ["fresh=[image_decoder.resampler]"]
+    anew = ["fresh=[image_decoder.resampler,drawn_features]"]
     swapped = [drop_resampler(full, folder / "swapped.safetensors"), encoders[1]]
     found["cross_attention"] = trainings.run(
         "cross_attention", swapped, *anew, "objective=detokenizer"

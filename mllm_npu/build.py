@@ -108,8 +108,9 @@ def _replace_part(model: nn.Module, name: str, node: Config) -> None:
             f"fresh={name} was asked for; models has no such part with a {TARGET}. Name parts, "
             "such as projector or image_decoder.resampler."
         )
-    old_dtype = next(model.get_submodule(name).parameters()).dtype
-    model.set_submodule(name, build_part(described).to(old_dtype))
+    new: nn.Module = build_part(described)
+    kinds = {parameter.dtype for parameter in model.get_submodule(name).parameters()}
+    model.set_submodule(name, new.to(kinds.pop()) if len(kinds) == 1 else new)
 
 
 def first_weights(config: Config) -> list[Path]:

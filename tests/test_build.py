@@ -83,6 +83,11 @@ def test_parts_may_start_fresh_where_the_weights_lack_them(world, tmp_path):
     assert not torch.equal(fresh.projector.mlp[1].weight, model.projector.mlp[1].weight)
     with pytest.raises(WeightsError, match=r"only vision_encoder may start fresh.*missing"):
         build_model(config, weights, ["vision_encoder"])
+    seed = build_model(composed(world))
+    values = {n: v.clone() for n, v in seed.state_dict().items() if "drawn_features" not in n}
+    save_file(values, tmp_path / "seed.safetensors")
+    fresh = build_model(composed(world), [tmp_path / "seed.safetensors"], ["drawn_features"])
+    assert not fresh.drawn_features.mean.is_meta  # a part of buffers alone
     for name in ("projector.mlp", "nowhere"):
         with pytest.raises(ConfigError, match=f"fresh={name}"):
             build_model(config, weights, [name])
