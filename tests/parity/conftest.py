@@ -7,14 +7,13 @@ Every module names the files it is about in ``GOLDEN``.
 """
 
 import json
+import shutil
 from collections import defaultdict
 from functools import cache
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-from transformers import PreTrainedTokenizerFast
 
 from mllm_npu.models.drawing import Detokenizer
 from mllm_npu.models.drawn_features import DrawnFeatures
@@ -147,7 +146,7 @@ def detokenizer(golden, take):
 
 
 @pytest.fixture(scope="session")
-def golden_tokenizer(shared):
+def golden_tokenizer(shared, tmp_path_factory):
     """Tokenizers of the recorded layouts by name: bpe, sp_legacy, sp_nonlegacy."""
     folder = shared / "golden"
 
@@ -155,35 +154,12 @@ def golden_tokenizer(shared):
     def load(name):
         if name == "bpe":
             return load_tokenizer(path=str(folder / "tok_bpe"))
-        return _load_sentencepiece(folder / "tok_sp", legacy=name == "sp_legacy")
+        pytest.importorskip("sentencepiece", reason="the sentencepiece library is not installed")
+        copy = tmp_path_factory.mktemp(name) / "tokenizer"
+        shutil.copytree(folder / "tok_sp", copy)
+        settings = json.loads((copy / "tokenizer_config.json").read_text())
+        settings["legacy"] = settings["add_prefix_space"] = name == "sp_legacy"
+        (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+        return load_tokenizer(path=str(copy))
 
     return load
-
-
-def _load_sentencepiece(folder, *, legacy):
-    """Rebuild a Llama tokenizer from its model file without the sentencepiece library."""
-    protobuf = pytest.importorskip(
-        "transformers.utils.sentencepiece_model_pb2_new", reason="protobuf is not installed"
-    )
-    proto = protobuf.ModelProto()
-    proto.ParseFromString((folder / "tokenizer.model").read_bytes())
-    scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == piece.NORMAL}
-    vocabulary = {piece.piece: number for number, piece in enumerate(proto.pieces)}
-    pairs = {(word[:cut], word[cut:]) for word in scores for cut in range(1, len(word))}
-    merges = [pair for pair in pairs if pair[0] in scores and pair[1] in scores]
-    merges.sort(key=lambda pair: (-scores["".join(pair)], vocabulary["".join(pair)], pair))
-    model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    backend = Tokenizer(model)
-    space = normalizers.Replace(" ", "▁")
-    prepend = [normalizers.Prepend("▁")] if legacy else []
-    backend.normalizer = normalizers.Sequence([*prepend, space])
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<unk>"
-    )
-    added = json.loads((folder / "added_tokens.json").read_text())
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in sorted(added, key=added.get)])
-    assert tokenizer.convert_tokens_to_ids("</patch>") == added["</patch>"]
-    return tokenizer
