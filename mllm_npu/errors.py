@@ -4,7 +4,9 @@ MllmNpuError
 ├── ConfigError        a configuration that cannot be composed or built
 ├── DeviceError        an accelerator that is asked for and is not there
 ├── DataError          a data set, shard, index or picture that cannot be read
+│   ├── PictureTooLargeError   a picture with more pixels than are decoded
 │   └── SkipSample     one sample that is left out and counted; the run goes on
+│       └── SampleFiltered   one that is left out because a filter says so
 ├── WeightsError       weights that do not fit the model they are meant for
 ├── CheckpointError    a training state that cannot be saved or resumed
 ├── TrainingError      a run that cannot go on (loss not finite, nothing to train)
@@ -30,8 +32,16 @@ class DataError(MllmNpuError):
     """A data set, shard, index or picture that cannot be read."""
 
 
+class PictureTooLargeError(DataError):
+    """A picture with more pixels than are decoded."""
+
+
 class SkipSample(DataError):  # noqa: N818  # it is a request to skip, not a failure
     """One sample that is left out and counted under its message; the run goes on."""
+
+
+class SampleFiltered(SkipSample):
+    """One sample that a filter of its task leaves out; nothing is wrong with it."""
 
 
 class WeightsError(MllmNpuError):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mllm_npu.batch import IGNORED_LABEL, Batch, Sample
 from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.tile_buffer import TileBuffer, join_tiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class BlankTile:
             condition_pictures=processor.condition_pictures,
         )
 
-    def sample(self, *, read: bool, drawn: bool) -> Sample:
+    def sample(self, *, read: bool, drawn: bool, buffer: TileBuffer | None = None) -> Sample:
         """A sequence without targets that reads and/or draws the blank tile."""
         num_read = self.num_read_tokens if read else 0
         num_drawn = self.num_drawn_tokens if drawn else 0
@@ -60,7 +61,7 @@ class BlankTile:
         return Sample(
             input_ids=torch.full_like(places, self.token_id),
             labels=torch.full_like(places, IGNORED_LABEL),
-            tiles=torch.zeros(1, 3, self.tile_size, self.tile_size, dtype=torch.uint8),
+            tiles=(buffer or TileBuffer(capacity=1, tile_size=self.tile_size)).take(1).zero_(),
             tile_positions=torch.full((1, 2), 0.5),
             read_tiles=torch.zeros(int(read), dtype=torch.int64),
             read_slots=places[:num_read].view(int(read), self.num_read_tokens),
@@ -72,7 +73,9 @@ class BlankTile:
         )
 
 
-def collate(samples: Sequence[Sample], *, blank: BlankTile) -> Batch:
+def collate(
+    samples: Sequence[Sample], *, blank: BlankTile, buffer: TileBuffer | None = None
+) -> Batch:
     """Pack samples in their order.
 
     The blank sequence comes last and is not counted in any token budget; it is there only if no
@@ -81,6 +84,7 @@ def collate(samples: Sequence[Sample], *, blank: BlankTile) -> Batch:
     Args:
         samples: encoded samples of one processor.
         blank: the stand-in for missing pictures.
+        buffer: where the samples' tiles lie, if they lie in one.
 
     Returns:
         A batch as ``mllm_npu.batch.Batch`` documents it.
@@ -90,11 +94,12 @@ def collate(samples: Sequence[Sample], *, blank: BlankTile) -> Batch:
     draws_none = not num_drawn and blank.num_drawn_tokens > 0
     rows = list(samples)
     if reads_none or draws_none:
-        rows.append(blank.sample(read=reads_none, drawn=draws_none))
+        rows.append(blank.sample(read=reads_none, drawn=draws_none, buffer=buffer))
     lengths = [row.num_tokens for row in rows]
     ends = tuple(itertools.accumulate(lengths))
     starts = [end - length for end, length in zip(ends, lengths, strict=True)]
     tile_starts = [0, *itertools.accumulate(len(row.tiles) for row in rows)][:-1]
+    tiles = [row.tiles for row in rows if len(row.tiles)]
     target_positions, targets, target_sequences = _shift_targets(rows, starts)
     num_rows = num_drawn + draws_none
     return Batch(
@@ -104,7 +109,7 @@ def collate(samples: Sequence[Sample], *, blank: BlankTile) -> Batch:
         target_positions=target_positions,
         targets=targets,
         target_sequences=target_sequences,
-        tiles=torch.cat([row.tiles for row in rows if len(row.tiles)]),
+        tiles=join_tiles(tiles) if buffer is None else buffer.join(tiles),
         tile_positions=torch.cat([row.tile_positions for row in rows]),
         read_tiles=_join([row.read_tiles for row in rows], tile_starts),
         read_slots=_join([row.read_slots for row in rows], starts),

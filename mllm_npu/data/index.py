@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-import stat
-from collections.abc import Callable, Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,20 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mllm_npu.data.row import Row, is_picture_name, measure_picture
-from mllm_npu.data.shards import BLOCK, ShardReader, split_name, walk_members
+from mllm_npu.data.shards import BLOCK, Break, Member, ShardReader, split_name, walk_members
+from mllm_npu.data.storage import (
+    ShardFile,
+    find_companion,
+    find_shards,
+    open_shard,
+    write_companion,
+)
 from mllm_npu.errors import DataError, SkipSample
 
-INDEX_VERSION = 1
+INDEX_VERSION = "2"
+SUFFIX = ".index.safetensors"
+_PICTURE_HEAD = 32768
+"""Bytes of a picture that are enough to learn its size, but for those with large notes in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +41,11 @@ class ShardIndex:
         offset: first byte of each sample, int64 [N].
         num_bytes: bytes of each sample, headers and padding included, int64 [N].
         num_pictures: pictures of each sample, int32 [N].
-        width: pixels of each picture, sample after sample, 0 where it cannot be read, int32 [P].
+        width: pixels across of each picture as people see it, sample after sample, 0 where it
+            cannot be read, int32 [P].
         height: as width, int32 [P].
         num_text_chars: characters of each sample's text, int32 [N].
+        breaks: where the tar is broken, so that samples may be missing.
     """
 
     path: str
@@ -44,14 +55,42 @@ class ShardIndex:
     width: Tensor
     height: Tensor
     num_text_chars: Tensor
+    breaks: tuple[Break, ...] = ()
 
     def __len__(self) -> int:
         return int(self.offset.numel())
 
 
-def index_path(shard: str | Path) -> Path:
-    """Where the index of a shard lies."""
-    return Path(f"{shard}.index.safetensors")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexHead:
+    """What the head of an index says, without its tensors.
+
+    Args:
+        path: the shard.
+        num_samples: N.
+        num_bytes: size of the shard.
+        breaks: as in ``ShardIndex``.
+    """
+
+    path: str
+    num_samples: int
+    num_bytes: int
+    breaks: tuple[Break, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexReport:
+    """What indexing found.
+
+    Args:
+        num_samples: in all shards.
+        num_built: shards that had no current index.
+        breaks: broken places, as shard and break.
+    """
+
+    num_samples: int
+    num_built: int
+    breaks: tuple[tuple[str, Break], ...]
 
 
 def find_index(shard: str | Path) -> ShardIndex:
@@ -62,28 +101,48 @@ def find_index(shard: str | Path) -> ShardIndex:
         return build_index(shard)
 
 
-def index_shards(pattern: str, progress: Callable[[int, int], None] | None = None) -> int:
-    """Bring the index of every shard that matches up to date.
+def find_head(shard: str | Path) -> IndexHead:
+    """As ``find_index``, but without reading its tensors; cheap for very many shards."""
+    signature = _sign(open_shard(shard))
+    path = find_companion(str(shard), SUFFIX)
+    if path is not None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                return _to_head(str(shard), file.metadata() or {}, signature)
+        except (OSError, SafetensorError, DataError):
+            pass
+    build_index(shard)
+    return find_head(shard)
+
+
+def index_shards(
+    patterns: str | Sequence[str],
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    num_workers: int = 0,
+) -> IndexReport:
+    """Bring the index of every shard that matches up to date; current ones are left alone.
 
     Args:
-        pattern: a path or a glob.
+        patterns: as in ``find_shards``.
         progress: is told shards done and shards in all.
-
-    Returns:
-        Number of samples in them.
+        num_workers: processes that index; 0 does it in this one.
 
     Raises:
-        DataError: if nothing matches, or a shard is broken.
+        DataError: if nothing matches, or a shard cannot be read at all.
     """
-    shards = sorted(glob.glob(pattern))
-    if not shards:
-        raise DataError(f"No shard matches {pattern}. Check the path, and quote a glob.")
-    count = 0
-    for done, shard in enumerate(shards, start=1):
-        count += len(find_index(shard))
+    shards = find_shards(patterns)
+    stale = [shard for shard in shards if not _is_current(shard)]
+    done = len(shards) - len(stale)
+    for count, _ in enumerate(_build_all(stale, num_workers), start=done + 1):
         if progress is not None:
-            progress(done, len(shards))
-    return count
+            progress(count, len(shards))
+    heads = [find_head(shard) for shard in shards]
+    return IndexReport(
+        num_samples=sum(head.num_samples for head in heads),
+        num_built=len(stale),
+        breaks=tuple((head.path, one) for head in heads for one in head.breaks),
+    )
 
 
 def load_index(shard: str | Path) -> ShardIndex:
@@ -93,33 +152,32 @@ def load_index(shard: str | Path) -> ShardIndex:
         DataError: if there is no shard or no index, or the index belongs to another state of the
             shard.
     """
-    signature = _signature(shard)
-    path = index_path(shard)
+    signature = _sign(open_shard(shard))
+    path = find_companion(str(shard), SUFFIX)
+    if path is None:
+        raise DataError(f"Shard {shard} has no index. Run `mllm-npu data index`.")
     try:
         with safe_open(path, framework="pt") as file:
-            written = file.metadata() or {}
+            head = _to_head(str(shard), file.metadata() or {}, signature)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"Shard {shard} has no readable index at {path}. Run `mllm-npu data index`."
         ) from error
-    if written != signature:
-        raise DataError(
-            f"Shard {shard} has changed since {path} was written "
-            f"({written} then, {signature} now). "
-            "Run `mllm-npu data index`."
-        )
-    return ShardIndex(path=str(shard), **tensors)
+    return ShardIndex(path=str(shard), breaks=head.breaks, **tensors)
 
 
 def build_index(shard: str | Path) -> ShardIndex:
-    """Walk a shard once and write its index beside it, under a temporary name first.
+    """Walk a shard once and write its index; broken places are noted, what is whole is kept.
 
     Raises:
-        DataError: if the shard is missing or broken, or its folder cannot be written.
+        DataError: if the shard is missing, or nowhere is room for the index.
     """
-    signature = _signature(shard)
-    entries = list(_scan(Path(shard)))
+    file = open_shard(shard)
+    signature = _sign(file)
+    breaks: list[Break] = []
+    entries = list(_scan(file, int(signature["size"]), breaks))
+    file.close()
     sizes = [size for entry in entries for size in entry.pictures]
     tensors = {
         "offset": torch.tensor([entry.start for entry in entries], dtype=torch.int64),
@@ -129,31 +187,61 @@ def build_index(shard: str | Path) -> ShardIndex:
         "height": torch.tensor([height for _, height in sizes], dtype=torch.int32),
         "num_text_chars": torch.tensor([e.num_chars for e in entries], dtype=torch.int32),
     }
-    path = index_path(shard)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(save(tensors, metadata=signature))
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"The index {path} cannot be written: {error}. Make its folder writable."
-        ) from error
-    return ShardIndex(path=str(shard), **tensors)
-
-
-def _signature(shard: str | Path) -> dict[str, str]:
-    """What tells one state of a shard from another."""
-    try:
-        state = Path(shard).stat()
-    except OSError as error:
-        raise DataError(f"Shard {shard} cannot be read: {error.strerror}.") from error
-    if not stat.S_ISREG(state.st_mode):
-        raise DataError(f"Shard {shard} was asked for and is no file. Give a tar, or a glob.")
-    return {
-        "version": str(INDEX_VERSION),
-        "size": str(state.st_size),
-        "modified": str(state.st_mtime_ns),
+    told = {
+        **signature,
+        "samples": str(len(entries)),
+        "breaks": json.dumps([[one.offset, one.reason] for one in breaks]),
     }
+    write_companion(str(shard), SUFFIX, save(tensors, metadata=told))
+    return ShardIndex(path=str(shard), breaks=tuple(breaks), **tensors)
+
+
+def read_rows(shard: str | Path) -> Iterator[Row]:
+    """Read all rows of a shard in order, for tools and tests."""
+    index, reader = find_index(shard), ShardReader(path=shard)
+    for offset, num_bytes in zip(index.offset.tolist(), index.num_bytes.tolist(), strict=True):
+        yield reader.read(offset, num_bytes)
+
+
+def _sign(file: ShardFile) -> dict[str, str]:
+    return {"version": INDEX_VERSION, **file.signature()}
+
+
+def _to_head(shard: str, told: dict[str, str], signature: dict[str, str]) -> IndexHead:
+    written = {name: value for name, value in told.items() if name not in ("samples", "breaks")}
+    if written != signature:
+        raise DataError(
+            f"Shard {shard} has changed since its index was written ({written} then, {signature} "
+            "now). Run `mllm-npu data index`."
+        )
+    breaks = tuple(Break(offset=at, reason=why) for at, why in json.loads(told["breaks"]))
+    return IndexHead(
+        path=shard,
+        num_samples=int(told["samples"]),
+        num_bytes=int(signature["size"]),
+        breaks=breaks,
+    )
+
+
+def _is_current(shard: str) -> bool:
+    try:
+        load_index(shard)
+    except DataError:
+        return False
+    return True
+
+
+def _build_all(shards: Sequence[str], num_workers: int) -> Iterator[None]:
+    if num_workers < 1 or len(shards) < 2:
+        for shard in shards:
+            build_index(shard)
+            yield
+        return
+    # Spawned, not forked: this process may hold threads of torch.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_workers, len(shards)), mp_context=context) as pool:
+        for _ in pool.map(build_index, shards):
+            yield
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,50 +253,48 @@ class _Entry:
     num_chars: int
 
 
-def _scan(shard: Path) -> Iterator[_Entry]:
+def _scan(file: ShardFile, size: int, breaks: list[Break]) -> Iterator[_Entry]:
     """Group neighbouring members of the same key; everything else in the tar is passed over."""
     entry: _Entry | None = None
-    size = shard.stat().st_size
-    with shard.open("rb") as file:
-
-        def read(offset: int, count: int) -> bytes:
-            file.seek(offset)
-            return file.read(count)
-
-        if read(max(size - BLOCK, 0), BLOCK).strip(b"\0"):
-            raise DataError(f"Shard {shard}: The tar ends without its end mark. Make it again.")
-        try:
-            for member in walk_members(read, 0, size):
-                parts = split_name(member.name)
-                if parts is None:
-                    continue
-                if entry is None or entry.key != parts[0]:
-                    if entry:
-                        yield entry
-                    entry = _Entry(
-                        key=parts[0], start=member.start, end=member.end, pictures=[], num_chars=0
-                    )
-                _note_content(entry, parts[1], read(member.data, member.size))
-                entry.end = member.end
-        except DataError as error:
-            raise DataError(f"Shard {shard}: {error}") from error
+    for member in walk_members(file.walk, 0, size, breaks=breaks):
+        parts = split_name(member.name)
+        if parts is None:
+            continue
+        if entry is None or entry.key != parts[0]:
+            if entry:
+                yield entry
+            entry = _Entry(
+                key=parts[0], start=member.start, end=member.end, pictures=[], num_chars=0
+            )
+        _note_content(entry, parts[1], file, member)
+        entry.end = member.end
     if entry:
         yield entry
+    if not breaks and file.walk(max(size - BLOCK, 0), BLOCK).strip(b"\0"):
+        breaks.append(Break(offset=size, reason="The tar ends without its end mark."))
 
 
-def _note_content(entry: _Entry, extension: str, content: bytes) -> None:
+def _note_content(entry: _Entry, extension: str, file: ShardFile, member: Member) -> None:
     if is_picture_name(extension):
-        try:
-            entry.pictures.append(measure_picture(content))
-        except SkipSample:
-            entry.pictures.append((0, 0))
+        entry.pictures.append(_measure(file, member))
     elif extension == "txt":
-        entry.num_chars += len(content.decode(errors="replace"))
+        entry.num_chars += len(file.walk(member.data, member.size).decode(errors="replace"))
     elif extension == "json":
         try:
-            entry.num_chars += _count_chars(json.loads(content))
-        except ValueError:
+            entry.num_chars += _count_chars(json.loads(file.walk(member.data, member.size)))
+        except (ValueError, RecursionError):
             return
+
+
+def _measure(file: ShardFile, member: Member) -> tuple[int, int]:
+    """Size of a picture, from its head if that is enough; zeros where it cannot be read."""
+    for count in (min(member.size, _PICTURE_HEAD), member.size):
+        try:
+            return measure_picture(file.walk(member.data, count))
+        except SkipSample:
+            if count == member.size:
+                break
+    return 0, 0
 
 
 def _count_chars(value: Any) -> int:
@@ -220,10 +306,3 @@ def _count_chars(value: Any) -> int:
         case dict():
             return sum(_count_chars(item) for item in value.values())
     return 0
-
-
-def read_rows(shard: str | Path) -> Iterator[Row]:
-    """Read all rows of a shard in order, for tools and tests."""
-    index, reader = find_index(shard), ShardReader(path=shard)
-    for offset, num_bytes in zip(index.offset.tolist(), index.num_bytes.tolist(), strict=True):
-        yield reader.read(offset, num_bytes)

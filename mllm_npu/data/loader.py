@@ -7,28 +7,33 @@ step's end, for all ranks.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from torch.utils.data import DataLoader
 
 from mllm_npu.batch import Batch
+from mllm_npu.data.curriculum import Curriculum
+from mllm_npu.data.mixture import PLAN_WINDOW
 from mllm_npu.data.pack_order import PackOrder, Position
 from mllm_npu.data.pack_reader import PackReader, ReadPack
-from mllm_npu.data.plan import Pack
-from mllm_npu.data.skips import SkipCounter
+from mllm_npu.data.plan import Pack, Plan, Weighing
+from mllm_npu.data.sample_order import SHUFFLE_WINDOW
+from mllm_npu.data.skips import Skips
 from mllm_npu.data.source import SampleSource
 from mllm_npu.errors import CheckpointError, ConfigError, DataError
 from mllm_npu.processing.processor import Processor
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class PackedBatches(Iterator[Batch]):
     """Iterates over packed batches of this rank.
 
-    A sample that cannot be used is left out and counted in ``skipped`` by reason; a pack in which
-    none can be used is a blank batch, so that all ranks stay in step.
+    A sample that cannot be used is left out, counted in ``skipped`` by reason and listed in the
+    quarantine; a pack in which none can be used is a blank batch, so that all ranks stay in step.
 
     Args:
         sources: data sets with their weights; names must differ.
@@ -41,6 +46,17 @@ class PackedBatches(Iterator[Batch]):
         epochs: how many to give; None for no end. The last step, if not all ranks get a pack, is
             left out.
         samples_per_epoch: None for the sum of the sources' sizes.
+        tiles_per_pack: largest number of vision tiles in a batch; None for no limit.
+        weigh_by: what a source's weight is a share of: samples or target_tokens.
+        curriculum: weights that change by step, instead of the sources' own.
+        shuffle_window: samples of a source that are shuffled among each other.
+        plan_window: samples among which packs are formed.
+        quarantine: JSON lines file that lists what was left out and why; ranks beyond the first
+            write files of their own beside it. None lists nothing.
+        max_skip_share: share of faulty samples among the last ones that stops the run.
+
+    Attributes:
+        order: the plan this rank walks through.
 
     Raises:
         ConfigError: if the arguments do not fit together.
@@ -58,28 +74,48 @@ class PackedBatches(Iterator[Batch]):
         num_workers: int = 0,
         epochs: int | None = None,
         samples_per_epoch: int | None = None,
+        tiles_per_pack: int | None = None,
+        weigh_by: Weighing = "samples",
+        curriculum: Curriculum | None = None,
+        shuffle_window: int = SHUFFLE_WINDOW,
+        plan_window: int = PLAN_WINDOW,
+        quarantine: str | Path | None = None,
+        max_skip_share: float = 0.1,
     ) -> None:
         _check(sources, rank, world_size, num_workers, epochs)
-        if tokens_per_pack < 1:
-            raise ConfigError(f"tokens_per_pack={tokens_per_pack} was asked for. Use 1 or more.")
         self.sources = tuple(sources)
         self.rank = rank
         self.world_size = world_size
         self.num_workers = num_workers
         self.epochs = epochs
-        self._order = PackOrder(
+        plan = Plan(
             sources=self.sources,
-            lengths=[source.lengths(processor) for source in self.sources],
+            processor=processor,
             tokens_per_pack=tokens_per_pack,
+            tiles_per_pack=tiles_per_pack,
             seed=seed,
             samples_per_epoch=samples_per_epoch,
+            weigh_by=weigh_by,
+            curriculum=curriculum,
+            shuffle_window=shuffle_window,
+            plan_window=plan_window,
         )
-        self._reader = PackReader(
-            sources=self.sources, processor=processor, tokens_per_pack=tokens_per_pack, seed=seed
+        self.order = PackOrder(plan=plan)
+        self.reader = PackReader(
+            sources=self.sources,
+            processor=processor,
+            tokens_per_pack=tokens_per_pack,
+            tiles_per_pack=tiles_per_pack,
+            seed=seed,
         )
-        self._skips = SkipCounter()
-        self._position: Position = (0, 0)
+        self._fingerprint = plan.fingerprint()
+        self._skips = Skips(quarantine=_of_rank(quarantine, rank), max_share=max_skip_share)
+        for source in self.sources if rank == 0 else ():
+            for head in source.heads:
+                self._skips.note_breaks(source.name, head.path, head.breaks)
+        self._position = Position()
         self._packs: Iterator[ReadPack] | None = None
+        self._behind: deque[Position] = deque()
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -93,7 +129,7 @@ class PackedBatches(Iterator[Batch]):
         """The next batch of this rank; the position moves on only here.
 
         Raises:
-            DataError: if a shard cannot be read, or too many samples in a row are skipped.
+            DataError: if a shard cannot be read, or too many samples are skipped.
         """
         if self._packs is None:
             self._packs = self._open()
@@ -103,7 +139,7 @@ class PackedBatches(Iterator[Batch]):
         except DataError:
             self.close()
             raise
-        self._position = self._order.advance(self._position, self.world_size)
+        self._position = self._behind.popleft()
         return batch
 
     def _accept(self, read: ReadPack) -> Batch:
@@ -112,23 +148,13 @@ class PackedBatches(Iterator[Batch]):
         self._skips.note(read.outcomes)
         return read.batch
 
-    def plan(self, epoch: int) -> list[Pack]:
-        """All packs of an epoch, the same on every rank."""
-        return self._order.plan(epoch)
-
     def close(self) -> None:
         """Stop the workers; the next batch starts them again at the same position."""
         self._packs = None
 
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch handed out, the same on every rank at a step's end."""
-        epoch, consumed = self._position
-        return {
-            "version": STATE_VERSION,
-            "epoch": epoch,
-            "consumed": consumed,
-            "plan": self._order.fingerprint(),
-        }
+        return {"version": STATE_VERSION, **self._position._asdict(), "plan": self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind a saved position, with any number of workers and ranks.
@@ -141,26 +167,41 @@ class PackedBatches(Iterator[Batch]):
                 f"A data position of version {state.get('version')} was given, this is version "
                 f"{STATE_VERSION}. Start the data anew, or use the release that wrote it."
             )
-        if state["plan"] != self._order.fingerprint():
+        if state["plan"] != self._fingerprint:
             raise CheckpointError(
-                "The data position was saved with other sources, weights, seed, tokens_per_pack, "
+                "The data position was saved with other sources, weights, seed, budgets, windows, "
                 "samples_per_epoch, tokenizer or prompts than are set now, so its packs would "
                 "not be these. Restore that configuration, or start a new run from the weights."
             )
-        self._position = (int(state["epoch"]), int(state["consumed"]))
+        self._position = Position(int(state["epoch"]), int(state["consumed"]))
         self.close()
 
     def _open(self) -> Iterator[ReadPack]:
         """Read this rank's packs from the position on, in this process or in workers."""
-        packs = self._order.walk(
-            self._position, rank=self.rank, world_size=self.world_size, epochs=self.epochs
-        )
+        self._behind = deque()
+        packs = self._walk(self._behind)
         if self.num_workers == 0:
-            return map(self._reader.__getitem__, packs)
+            return map(self.reader.__getitem__, packs)
         loader = DataLoader(
-            self._reader, sampler=_Endless(packs), batch_size=None, num_workers=self.num_workers
+            self.reader, sampler=_Endless(packs), batch_size=None, num_workers=self.num_workers
         )
         return iter(loader)
+
+    def _walk(self, behind: deque[Position]) -> Iterator[Pack]:
+        """This rank's packs; notes the position behind each, which is ours once it is read."""
+        for pack, position in self.order.walk(
+            self._position, rank=self.rank, world_size=self.world_size, epochs=self.epochs
+        ):
+            behind.append(position)
+            yield pack
+
+
+def _of_rank(quarantine: str | Path | None, rank: int) -> Path | None:
+    """A file of each rank's own."""
+    if quarantine is None:
+        return None
+    path = Path(quarantine)
+    return path if rank == 0 else path.with_name(f"{path.stem}-rank{rank}{path.suffix}")
 
 
 class _Endless:
@@ -184,12 +225,6 @@ def _check(
     if not names or len(set(names)) != len(names):
         raise ConfigError(
             f"Sources {names} were asked for. Give at least one, with names that differ."
-        )
-    empty = [source.name for source in sources if source.weight > 0 and not len(source)]
-    if empty:
-        raise ConfigError(
-            f"Sources {empty} have a weight and no samples. Make their shards again, or set their "
-            "weight to 0."
         )
     if not 0 <= rank < world_size:
         raise ConfigError(

@@ -2,88 +2,92 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from mllm_npu.data.plan import Pack, Plan, PlannedWindow
+from mllm_npu.errors import CheckpointError
 
-from mllm_npu.data.plan import Pack, plan_epoch
-from mllm_npu.data.source import SampleSource
 
-Position = tuple[int, int]
-"""Epoch, and packs of that epoch that all ranks together have consumed."""
+class Position(NamedTuple):
+    """How far a run is.
+
+    Args:
+        epoch: which one, from 0.
+        consumed: samples of that epoch that all ranks together were given.
+    """
+
+    epoch: int = 0
+    consumed: int = 0
 
 
 class PackOrder:
-    """Plans epoch after epoch and walks over their packs; keeps no position itself.
+    """Walks over the packs of a plan; keeps no position itself.
 
     Args:
-        sources: data sets with their weights.
-        lengths: tokens of every sample of each source, an upper bound.
-        tokens_per_pack: budget of a pack.
-        seed: of the order.
-        samples_per_epoch: None for the sum of the sources' sizes.
+        plan: says what each window holds.
     """
 
-    def __init__(
-        self,
-        *,
-        sources: Sequence[SampleSource],
-        lengths: Sequence[NDArray[np.int64]],
-        tokens_per_pack: int,
-        seed: int,
-        samples_per_epoch: int | None,
-    ) -> None:
-        self._names = [source.name for source in sources]
-        self._weights = [source.weight for source in sources]
-        self._lengths = list(lengths)
-        self._tokens_per_pack = tokens_per_pack
-        self._seed = seed
-        self._samples_per_epoch = samples_per_epoch
-        self._plans: dict[int, list[Pack]] = {}
+    def __init__(self, *, plan: Plan) -> None:
+        self.plan = plan
+        self._newest: tuple[int, int, PlannedWindow] | None = None
 
-    def plan(self, epoch: int) -> list[Pack]:
-        """All packs of an epoch; this one and the one before stay in memory."""
-        if epoch not in self._plans:
-            self._plans = {number: p for number, p in self._plans.items() if number == epoch - 1}
-            self._plans[epoch] = plan_epoch(
-                seed=self._seed,
-                epoch=epoch,
-                sizes=[len(lengths) for lengths in self._lengths],
-                weights=self._weights,
-                lengths=self._lengths,
-                tokens_per_pack=self._tokens_per_pack,
-                samples_per_epoch=self._samples_per_epoch,
-            )
-        return self._plans[epoch]
+    def epoch(self, number: int) -> list[Pack]:
+        """All packs of an epoch, for tools and tests."""
+        windows = range(self.plan.num_windows(number))
+        return [pack for window in windows for pack in self.plan.window(number, window).packs]
 
-    def advance(self, position: Position, num_packs: int) -> Position:
-        """The position so many packs further; an epoch's end is the next one's start."""
+    def packs(self, position: Position) -> Iterator[tuple[Pack, Position]]:
+        """Every pack from a position on, with the position behind it; without end.
+
+        Raises:
+            CheckpointError: if the position lies inside a pack.
+        """
         epoch, consumed = position
-        consumed += num_packs
-        while consumed >= len(self.plan(epoch)):
-            consumed -= len(self.plan(epoch))
-            epoch += 1
-        return epoch, consumed
+        while True:
+            number = self.plan.find(epoch, consumed)
+            while number < self.plan.num_windows(epoch):
+                window = self._window(epoch, number)
+                count = window.before
+                for pack in window.packs:
+                    begin, count = count, count + len(pack)
+                    if begin == consumed:
+                        consumed = count
+                        yield pack, self._behind(epoch, consumed)
+                    elif begin > consumed:
+                        raise CheckpointError(
+                            f"The data position {tuple(position)} lies inside a pack, so it was "
+                            "not written by this plan. Start a new run from the weights."
+                        )
+                number += 1
+            epoch, consumed = epoch + 1, 0
 
     def walk(
         self, position: Position, *, rank: int, world_size: int, epochs: int | None
-    ) -> Iterator[Pack]:
-        """Packs of one rank from a position on; stops before a step in which some rank has none."""
-        while True:
-            epoch, number = self.advance(position, rank)
-            last, _ = self.advance(position, world_size - 1)
-            if epochs is not None and last >= epochs:
-                return
-            yield self.plan(epoch)[number]
-            position = self.advance(position, world_size)
+    ) -> Iterator[tuple[Pack, Position]]:
+        """Packs of one rank, each with the position behind the step it belongs to.
 
-    def fingerprint(self) -> str:
-        """What the plan follows from, so that a position is never applied to another plan."""
-        digest = hashlib.sha256()
-        digest.update(f"{self._seed}/{self._tokens_per_pack}/{self._samples_per_epoch}".encode())
-        for name, weight, lengths in zip(self._names, self._weights, self._lengths, strict=True):
-            digest.update(f"/{name}/{float(weight)}/".encode())
-            digest.update(np.ascontiguousarray(lengths, dtype="<i8").tobytes())
-        return digest.hexdigest()[:16]
+        Stops before a step in which some rank has no pack.
+        """
+        step: list[Pack] = []
+        begin_epoch = position.epoch
+        for pack, behind in self.packs(position):
+            if epochs is not None and begin_epoch >= epochs:
+                return
+            step.append(pack)
+            if len(step) == world_size:
+                yield step[rank], behind
+                step = []
+            begin_epoch = behind.epoch
+
+    def _behind(self, epoch: int, consumed: int) -> Position:
+        """An epoch's end is the next one's start."""
+        if consumed >= self.plan.samples_per_epoch:
+            return Position(epoch + 1, 0)
+        return Position(epoch, consumed)
+
+    def _window(self, epoch: int, number: int) -> PlannedWindow:
+        """A window; the newest stays in memory for who asks from a position again."""
+        if self._newest is None or self._newest[:2] != (epoch, number):
+            self._newest = (epoch, number, self.plan.window(epoch, number))
+        return self._newest[2]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
 
 from torch.utils.data import Dataset
 
 from mllm_npu.batch import Batch, Sample
 from mllm_npu.data.collate import BlankTile, collate
+from mllm_npu.data.hashing import random_of
 from mllm_npu.data.plan import Pack, Pick
-from mllm_npu.data.skips import Outcome
+from mllm_npu.data.skips import USED, Outcome
 from mllm_npu.data.source import SampleSource
-from mllm_npu.errors import DataError, SkipSample
+from mllm_npu.errors import DataError, SampleFiltered, SkipSample
 from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.tile_buffer import TileBuffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class PackReader(Dataset[ReadPack]):
         sources: what the plan's source numbers mean.
         processor: encodes conversations.
         tokens_per_pack: budget of a pack; samples that do not fit are skipped and counted.
+        tiles_per_pack: budget of vision tiles; None for no limit.
         seed: of the run; each sample's randomness follows from it, the visit, the source and the
             index.
     """
@@ -49,11 +51,13 @@ class PackReader(Dataset[ReadPack]):
         sources: Sequence[SampleSource],
         processor: Processor,
         tokens_per_pack: int,
+        tiles_per_pack: int | None = None,
         seed: int,
     ) -> None:
         self.sources = tuple(sources)
         self.processor = processor
         self.tokens_per_pack = tokens_per_pack
+        self.tiles_per_pack = tiles_per_pack
         self.seed = seed
         self.blank = BlankTile.of(processor)
 
@@ -62,26 +66,61 @@ class PackReader(Dataset[ReadPack]):
         room = self.tokens_per_pack
         samples: list[Sample] = []
         outcomes: list[Outcome] = []
+        # One tile more, for the blank of a pack in which nothing is read or drawn.
+        buffer = TileBuffer(capacity=pack.num_tiles + 1, tile_size=self.blank.tile_size)
         for pick in pack:
-            source = self.sources[pick.source]
-            reason = ""
+            source, used = self.sources[pick.source], buffer.used
             try:
-                sample = self._read(source, pick)
-                if sample.num_tokens > self.tokens_per_pack:
-                    reason = "longer than tokens_per_pack"
-                elif sample.num_tokens > room:
-                    reason = "longer than estimated, so its pack is full"
-                else:
-                    samples.append(sample)
-                    room -= sample.num_tokens
+                sample = self.read(pick, buffer=buffer)
+                self._check(sample, room)
             except SkipSample as skip:
-                reason = str(skip)
+                buffer.used = used
+                outcomes.append(_explain(source, pick, skip))
             except DataError as error:
                 return ReadPack(batch=None, failure=str(error))
-            where = f"{source.name} ({source.where(pick.sample)})" if reason else ""
-            outcomes.append(Outcome(where=where, reason=reason))
-        return ReadPack(batch=collate(samples, blank=self.blank), outcomes=tuple(outcomes))
+            else:
+                samples.append(sample)
+                room -= sample.num_tokens
+                outcomes.append(USED)
+        batch = collate(samples, blank=self.blank, buffer=buffer)
+        return ReadPack(batch=batch, outcomes=tuple(outcomes))
 
-    def _read(self, source: SampleSource, pick: Pick) -> Sample:
-        rng = Random(f"{self.seed}/{pick.visit}/{source.name}/{pick.sample}")
-        return self.processor.encode(source.conversation(pick.sample, rng), rng=rng)
+    def read(self, pick: Pick, *, buffer: TileBuffer | None = None) -> Sample:
+        """One sample of a plan.
+
+        Args:
+            pick: which one.
+            buffer: gives the memory of its tiles.
+
+        Raises:
+            SkipSample: if it cannot be used.
+            DataError: if its shard cannot be read.
+        """
+        source = self.sources[pick.source]
+        rng = random_of(self.seed, pick.visit, source.name, pick.sample)
+        talk = source.conversation(pick.sample, rng, pick.form)
+        return self.processor.encode(talk, rng=rng, buffer=buffer)
+
+    def _check(self, sample: Sample, room: int) -> None:
+        if sample.num_tokens > self.tokens_per_pack:
+            raise SkipSample("longer than tokens_per_pack")
+        if self.tiles_per_pack is not None and len(sample.tiles) > self.tiles_per_pack:
+            raise SkipSample("more tiles than tiles_per_pack")
+        if sample.num_tokens > room:
+            raise SkipSample("longer than estimated, so its pack is full")
+
+
+def _explain(source: SampleSource, pick: Pick, skip: SkipSample) -> Outcome:
+    """Where a skipped sample lies; its row is read once more for its name."""
+    try:
+        key = source.row(pick.sample).key
+    except DataError:
+        key = ""
+    return Outcome(
+        reason=str(skip),
+        is_fault=not isinstance(skip, SampleFiltered),
+        source=source.name,
+        shard=source.where(pick.sample),
+        key=key,
+        sample=pick.sample,
+    )

@@ -1,27 +1,37 @@
-"""Plan an epoch: which samples of which sources form which pack, as a pure function.
+"""Plan: which samples of which sources form which pack, window after window, without reading them.
 
-A source is an endless stream of permutations of itself. Epoch ``e`` takes the next ``count``
-samples of that stream, so a source that gives fewer samples than it has is seen whole over the
-epochs, and one that gives more is seen again only after all of it was seen. Equal arguments give
-equal plans on every rank and machine.
+Everything follows from the configuration and the indexes: equal on every rank and machine, and
+found for any window of any epoch without planning those before it.
+
+Shape letters: n samples of a window.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mllm_npu.data.packing import pack_evenly
+from mllm_npu.data.curriculum import Curriculum
+from mllm_npu.data.forms import UNREADABLE_LENGTH, FormTable
+from mllm_npu.data.hashing import chances, permutation
+from mllm_npu.data.mixture import PLAN_WINDOW, Mixture, Window
+from mllm_npu.data.packing import check_budgets, pack_evenly
+from mllm_npu.data.sample_order import SHUFFLE_WINDOW, SampleOrder, Taken
+from mllm_npu.data.source import SampleSource
 from mllm_npu.errors import ConfigError
+from mllm_npu.processing.processor import Processor
 
-PACKING_WINDOW = 1024
-"""Samples among which packs are formed; larger fills packs better and shuffles less."""
+Integers = NDArray[np.int64]
+Weighing = Literal["samples", "target_tokens"]
 
-_Integers = NDArray[np.int64]
+_KEPT_SHARDS = 256
+"""Shards whose lengths stay in memory; a window touches few at a time."""
 
 
 class Pick(NamedTuple):
@@ -32,134 +42,264 @@ class Pick(NamedTuple):
         sample: its number in the source.
         visit: how often the source was run through before, over all epochs; seeds the sample's
             randomness.
+        form: what it becomes, a number of the task's forms.
     """
 
     source: int
     sample: int
     visit: int
+    form: int
 
 
-Pack = tuple[Pick, ...]
-
-
-def plan_epoch(
-    *,
-    seed: int,
-    epoch: int,
-    sizes: Sequence[int],
-    weights: Sequence[float],
-    lengths: Sequence[_Integers],
-    tokens_per_pack: int,
-    samples_per_epoch: int | None = None,
-) -> list[Pack]:
-    """Mix, shuffle and pack one epoch.
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Samples that form a batch.
 
     Args:
+        picks: in their order.
+        num_tokens: planned tokens of them all.
+        num_tiles: planned tiles of the vision encoder.
+    """
+
+    picks: tuple[Pick, ...]
+    num_tokens: int
+    num_tiles: int
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    def __iter__(self) -> Iterator[Pick]:
+        return iter(self.picks)
+
+
+class PlannedWindow(NamedTuple):
+    """A window of an epoch with its packs.
+
+    Args:
+        before: samples of the epoch before it.
+        packs: in the order in which they are trained.
+    """
+
+    before: int
+    packs: list[Pack]
+
+    @property
+    def tokens(self) -> list[int]:
+        """Planned tokens of each pack."""
+        return [pack.num_tokens for pack in self.packs]
+
+    @property
+    def tiles(self) -> list[int]:
+        """Planned tiles of each pack."""
+        return [pack.num_tiles for pack in self.packs]
+
+
+class Plan:
+    """Mixes, shuffles and packs.
+
+    Args:
+        sources: data sets with their weights.
+        processor: knows how long texts and pictures get.
+        tokens_per_pack: largest sum of tokens in a pack; a longer sample stands alone.
+        tiles_per_pack: largest sum of vision tiles in a pack; None for no limit.
         seed: of the run.
-        epoch: which one, from 0.
-        sizes: samples of each source.
-        weights: share of each source in the samples of an epoch; need not sum to one.
-        lengths: tokens of each sample, an upper bound, one array per source.
-        tokens_per_pack: largest sum of lengths in a pack; a longer sample stands alone.
-        samples_per_epoch: None for the sum of the sizes, which with weights equal to the sizes is
-            every sample once.
+        samples_per_epoch: None for the sum of the sources' sizes, which with weights equal to the
+            sizes is every sample once.
+        weigh_by: what a weight is a share of: samples, or tokens that are learnt.
+        curriculum: weights that change by step, instead of the sources' own.
+        shuffle_window: samples of a source that are shuffled among each other.
+        plan_window: samples among which packs are formed.
 
     Raises:
         ConfigError: if the arguments do not fit together.
     """
-    _check(sizes, weights, lengths, samples_per_epoch)
-    num_samples = sum(sizes) if samples_per_epoch is None else samples_per_epoch
-    counts = share_out(num_samples, weights)
-    picked = [
-        _take(seed=seed, source=source, size=size, start=epoch * count, count=count)
-        for source, (size, count) in enumerate(zip(sizes, counts, strict=True))
-    ]
-    order = np.concatenate(picked)[_permutation(num_samples, seed, "epoch", epoch)]
-    tokens = np.concatenate([np.asarray(length, dtype=np.int64) for length in lengths])
-    bases = np.cumsum([0, *sizes[:-1]])
-    tokens = tokens[bases[order[:, 0]] + order[:, 1]]
-    return _pack_windows(order, tokens, tokens_per_pack, purpose=(seed, "packs", epoch))
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[SampleSource],
+        processor: Processor,
+        tokens_per_pack: int,
+        seed: int,
+        tiles_per_pack: int | None = None,
+        samples_per_epoch: int | None = None,
+        weigh_by: Weighing = "samples",
+        curriculum: Curriculum | None = None,
+        shuffle_window: int = SHUFFLE_WINDOW,
+        plan_window: int = PLAN_WINDOW,
+    ) -> None:
+        check_budgets(tokens_per_pack, tiles_per_pack)
+        if plan_window < 1:
+            raise ConfigError(f"plan_window={plan_window} was asked for. Use 1 or more.")
+        if weigh_by not in ("samples", "target_tokens"):
+            raise ConfigError(f"weigh_by={weigh_by} was asked for. Use samples or target_tokens.")
+        self.sources = tuple(sources)
+        self.processor = processor
+        self.tokens_per_pack = tokens_per_pack
+        self.tiles_per_pack = tiles_per_pack
+        self.seed = seed
+        self._orders = [
+            SampleOrder(
+                shard_sizes=source.shard_sizes,
+                name=source.name,
+                seed=seed,
+                window=shuffle_window,
+            )
+            for source in self.sources
+        ]
+        sizes = [order.size for order in self._orders]
+        stages = self._weigh(curriculum, weigh_by)
+        _check_sizes(self.sources, sizes, stages)
+        self._mixture = Mixture(
+            stages=stages,
+            samples_per_epoch=sum(sizes) if samples_per_epoch is None else samples_per_epoch,
+            window=plan_window,
+        )
+        self._measure = lru_cache(maxsize=_KEPT_SHARDS)(self._measure_shard)
+        budgets = (tokens_per_pack, tiles_per_pack, self._mixture.samples_per_epoch)
+        self._told = (seed, budgets, weigh_by, shuffle_window, plan_window, stages)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of an epoch."""
+        return self._mixture.samples_per_epoch
+
+    def num_windows(self, epoch: int) -> int:
+        """Windows of an epoch."""
+        return self._mixture.num_windows(epoch)
+
+    def find(self, epoch: int, consumed: int) -> int:
+        """The window that holds the sample after ``consumed`` ones of an epoch."""
+        return self._mixture.find(epoch, consumed)
+
+    def window(self, epoch: int, number: int) -> PlannedWindow:
+        """The packs of a window."""
+        window = self._mixture.window(epoch, number)
+        picks_n4, tokens_n, tiles_n = self._draw(window, epoch, number)
+        groups = pack_evenly(
+            tokens_n,
+            tiles_n,
+            tokens_per_pack=self.tokens_per_pack,
+            tiles_per_pack=self.tiles_per_pack,
+        )
+        order = permutation(len(groups), self.seed, "packs", epoch, number)
+        packs = [
+            Pack(
+                tuple(map(Pick._make, picks_n4[group].tolist())),
+                num_tokens=int(tokens_n[group].sum()),
+                num_tiles=int(tiles_n[group].sum()),
+            )
+            for group in (groups[place] for place in order.tolist())
+        ]
+        return PlannedWindow(before=window.before, packs=packs)
+
+    def fingerprint(self) -> str:
+        """What the plan follows from, so that a position is never applied to another plan."""
+        digest = hashlib.sha256(repr(self._told).encode())
+        digest.update(self.processor.tokenizer_fingerprint.encode())
+        digest.update(repr(self.processor.length_rule).encode())
+        resolution = self.processor.any_resolution
+        tiles = (resolution.grids, resolution.tile_size, resolution.repeat_single_tile)
+        digest.update(repr(tiles).encode())
+        for source in self.sources:
+            digest.update(f"/{source.name}/{source.fingerprint()}".encode())
+        return digest.hexdigest()[:16]
+
+    def _draw(self, window: Window, epoch: int, number: int) -> tuple[Integers, Integers, Integers]:
+        """The samples of a window, mixed [n, 4], their tokens [n] and tiles [n]."""
+        parts = [
+            self._draw_source(source, start, count)
+            for source, (start, count) in enumerate(zip(window.starts, window.counts, strict=True))
+            if count
+        ]
+        if not parts:
+            empty = np.empty(0, dtype=np.int64)
+            return np.empty((0, 4), dtype=np.int64), empty, empty
+        picks, tokens, tiles = (np.concatenate(column) for column in zip(*parts, strict=True))
+        mixed = permutation(len(picks), self.seed, "mix", epoch, number)
+        return picks[mixed], tokens[mixed], tiles[mixed]
+
+    def _draw_source(
+        self, source: int, start: int, count: int
+    ) -> tuple[Integers, Integers, Integers]:
+        taken = self._orders[source].take(start, count)
+        forms, tokens, tiles = self._measure_taken(source, taken)
+        columns = (np.full(count, source), taken.sample, taken.visit, forms)
+        return np.stack(columns, axis=1).astype(np.int64), tokens, tiles
+
+    def _measure_taken(self, source: int, taken: Taken) -> tuple[Integers, Integers, Integers]:
+        """Form, tokens and tiles of each sample, int64 [n]."""
+        drawn = np.empty(len(taken.sample))
+        for visit in np.unique(taken.visit).tolist():
+            is_visit = taken.visit == visit
+            purpose = (self.seed, "form", self.sources[source].name, visit)
+            drawn[is_visit] = chances(taken.sample[is_visit], *purpose)
+        found = np.empty((3, len(taken.sample)), dtype=np.int64)
+        for shard in np.unique(taken.shard).tolist():
+            is_here = taken.shard == shard
+            table, tokens, tiles = self._measure(source, shard)
+            places = taken.place[is_here]
+            forms = table.choose(places, drawn[is_here])
+            found[0, is_here] = forms
+            found[1, is_here] = table.per_sample(tokens, places, forms, UNREADABLE_LENGTH)
+            found[2, is_here] = table.per_sample(tiles, places, forms, 0)
+        return found[0], found[1], found[2]
+
+    def _measure_shard(self, source: int, shard: int) -> tuple[FormTable, Integers, Integers]:
+        """Forms of a shard, and the tokens and tiles of each, int64 [F]."""
+        table = self.sources[source].forms(shard, self.processor)
+        resolution = self.processor.any_resolution
+        return table, table.tokens(self.processor.length_rule, resolution), table.tiles(resolution)
+
+    def _weigh(
+        self, curriculum: Curriculum | None, weigh_by: Weighing
+    ) -> list[tuple[int, list[float]]]:
+        """First sample of each stage, and the sources' shares of samples in it."""
+        names = [source.name for source in self.sources]
+        if curriculum is None:
+            stages = [(0, [source.weight for source in self.sources])]
+        else:
+            stages = [
+                (start, curriculum.weights(number, names))
+                for number, start in enumerate(curriculum.starts())
+            ]
+        if weigh_by == "samples":
+            return stages
+        means = [self._mean_targets(source) for source in self.sources]
+        return [
+            (start, [weight / mean for weight, mean in zip(weights, means, strict=True)])
+            for start, weights in stages
+        ]
+
+    def _mean_targets(self, source: SampleSource) -> float:
+        """Learnt tokens of a sample of a source, on average."""
+        rule = self.processor.length_rule
+        totals = [source.totals(shard, self.processor) for shard in range(len(source.shard_sizes))]
+        count = sum(total.num_samples for total in totals)
+        mean = sum(total.num_targets(rule) for total in totals) / max(count, 1)
+        if count and not mean:
+            raise ConfigError(
+                f"weigh_by=target_tokens was asked for, and nothing is learnt from {source.name!r}."
+                " Use weigh_by=samples."
+            )
+        return mean or 1.0
 
 
-def share_out(total: int, weights: Sequence[float]) -> list[int]:
-    """Split a number into whole parts by weight; the largest remainders are rounded up."""
-    scale = total / sum(weights)
-    exact = [weight * scale for weight in weights]
-    parts = [int(share) for share in exact]
-    by_remainder = sorted(range(len(parts)), key=lambda n: (parts[n] - exact[n], n))
-    for number in by_remainder[: total - sum(parts)]:
-        parts[number] += 1
-    return parts
-
-
-def _check(
+def _check_sizes(
+    sources: Sequence[SampleSource],
     sizes: Sequence[int],
-    weights: Sequence[float],
-    lengths: Sequence[_Integers],
-    samples_per_epoch: int | None,
+    stages: Sequence[tuple[int, Sequence[float]]],
 ) -> None:
-    if not sizes or not len(sizes) == len(weights) == len(lengths):
+    empty = sorted(
+        {
+            source.name
+            for _, weights in stages
+            for source, size, weight in zip(sources, sizes, weights, strict=True)
+            if weight > 0 and not size
+        }
+    )
+    if empty:
         raise ConfigError(
-            f"A plan of {len(sizes)} sizes, {len(weights)} weights and {len(lengths)} lengths was "
-            "asked for. Give one of each per source, and at least one source."
+            f"Sources {empty} have a weight and no samples. Make their shards again, or set their "
+            "weight to 0."
         )
-    if any(size != len(length) for size, length in zip(sizes, lengths, strict=True)):
-        raise ConfigError(
-            "A source has another number of lengths than of samples. Measure it again."
-        )
-    if any(weight < 0 for weight in weights) or sum(weights) <= 0:
-        raise ConfigError(
-            f"Weights {list(weights)} were asked for. None may be negative, nor all zero."
-        )
-    if any(weight > 0 and size == 0 for size, weight in zip(sizes, weights, strict=True)):
-        raise ConfigError(
-            "A source with a weight has no samples. Remove it or set its weight to 0."
-        )
-    if samples_per_epoch is not None and samples_per_epoch < 1:
-        raise ConfigError(f"samples_per_epoch={samples_per_epoch} was asked for. Use at least 1.")
-
-
-def _permutation(size: int, *purpose: str | int) -> _Integers:
-    """A permutation of its own for each purpose, the same with every version of every library.
-
-    Source: splitmix64 (Steele, Lea, Flood 2014) as a bijective hash of the places, which are then
-        sorted.
-    """
-    digest = hashlib.sha256("/".join(map(str, purpose)).encode()).digest()
-    hashes = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    hashes += np.uint64(int.from_bytes(digest[:8], "big"))
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(hashes ^ (hashes >> np.uint64(31)), kind="stable")
-
-
-def _take(*, seed: int, source: int, size: int, start: int, count: int) -> _Integers:
-    """Rows (source, sample, visit) from ``start`` on of a source's stream of permutations."""
-    if count == 0:
-        return np.empty((0, 3), dtype=np.int64)
-    visits = range(start // size, (start + count - 1) // size + 1)
-    stream = np.concatenate([_permutation(size, seed, "source", source, v) for v in visits])
-    first = start - visits[0] * size
-    rows = np.empty((count, 3), dtype=np.int64)
-    rows[:, 0] = source
-    rows[:, 1] = stream[first : first + count]
-    rows[:, 2] = np.arange(start, start + count) // size
-    return rows
-
-
-def _pack_windows(
-    order: _Integers, tokens: _Integers, tokens_per_pack: int, *, purpose: tuple[str | int, ...]
-) -> list[Pack]:
-    """Pack window after window; what fills no pack of one goes into the next one."""
-    packs: list[Pack] = []
-    waiting: list[int] = []
-    for start in range(0, len(order), PACKING_WINDOW):
-        stop = min(start + PACKING_WINDOW, len(order))
-        members = [*waiting, *range(start, stop)]
-        lengths = tokens[members].tolist()
-        groups, rest = pack_evenly(lengths, tokens_per_pack, is_last=stop == len(order))
-        waiting = [members[m] for m in rest]
-        for number in _permutation(len(groups), *purpose, start):
-            chosen = order[[members[m] for m in groups[number]]].tolist()
-            packs.append(tuple(Pick(*row) for row in chosen))
-    return packs

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from mllm_npu.errors import DataError, SkipSample
-from mllm_npu.processing.image_transform import MAX_PIXELS, open_picture
+from mllm_npu.errors import DataError, PictureTooLargeError, SkipSample
+from mllm_npu.processing.image_transform import read_size
+from mllm_npu.processing.jpeg import decode_picture
+from mllm_npu.processing.raster import Picture
+
+Decode = Callable[[bytes], Picture]
 
 PICTURE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -28,12 +31,14 @@ class Row:
             order of the shard.
         rendered: pictures that were drawn at read time and stand for members of that name.
         kept: takes every decoded picture so that it is decoded once; None keeps none.
+        decode: turns the bytes of a picture into pixels.
     """
 
     key: str
     members: Mapping[str, bytes]
     rendered: Mapping[str, Image.Image] = field(default_factory=dict)
-    kept: dict[str, Image.Image] | None = field(default=None, compare=False, repr=False)
+    kept: dict[str, Picture] | None = field(default=None, compare=False, repr=False)
+    decode: Decode = field(default=decode_picture, compare=False, repr=False)
 
     def json(self) -> dict[str, Any]:
         """The ``json`` member.
@@ -45,7 +50,7 @@ class Row:
             raise SkipSample("json member missing")
         try:
             value = json.loads(self.members["json"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SkipSample("json member broken") from error
         if not isinstance(value, dict):
             raise SkipSample("json member is not an object")
@@ -69,11 +74,11 @@ class Row:
         stored = [name for name in self.members if is_picture_name(name)]
         return stored + [name for name in self.rendered if name not in self.members]
 
-    def picture(self, name: str | None = None) -> Image.Image:
+    def picture(self, name: str | None = None) -> Picture:
         """A picture as RGB, not to be changed; without a name the first one of the row.
 
         Raises:
-            SkipSample: if it is missing or cannot be read.
+            SkipSample: if it is missing, too large or cannot be read.
         """
         name = self._find(name)
         if name in self.rendered:
@@ -95,9 +100,11 @@ class Row:
             return self.rendered[name].size
         return measure_picture(self.members[name])
 
-    def _decode(self, name: str) -> Image.Image:
+    def _decode(self, name: str) -> Picture:
         try:
-            return open_picture(self.members[name], max_pixels=MAX_PIXELS)
+            return self.decode(self.members[name])
+        except PictureTooLargeError as error:
+            raise SkipSample("picture has too many pixels") from error
         except DataError as error:
             raise SkipSample("picture cannot be read") from error
 
@@ -118,16 +125,15 @@ def is_picture_name(name: str) -> bool:
 
 
 def measure_picture(data: bytes) -> tuple[int, int]:
-    """Width and height from a picture's header.
+    """Width and height of a picture as people see it, from its header.
 
     Raises:
         SkipSample: if it is not a picture.
     """
-    if data[:8] == _PNG_SIGNATURE and len(data) >= 24:
+    if data[:8] == _PNG_SIGNATURE and len(data) >= 24 and b"eXIf" not in data:
         width, height = struct.unpack(">II", data[16:24])
         return width, height
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return read_size(data)
+    except DataError as error:
         raise SkipSample("picture cannot be read") from error

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mllm_npu.data.row import Row
+from mllm_npu.data.storage import open_shard
 from mllm_npu.errors import DataError, SkipSample
 
-__all__ = ["Member", "Row", "ShardReader", "split_name", "walk_members", "write_shard"]
+__all__ = ["Break", "Member", "Row", "ShardReader", "split_name", "walk_members", "write_shard"]
 
 BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
@@ -37,6 +37,19 @@ class Member:
     data: int
     size: int
     end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """Where a tar is broken.
+
+    Args:
+        offset: byte of the header that cannot be used.
+        reason: what is wrong with it.
+    """
+
+    offset: int
+    reason: str
 
 
 def write_shard(path: str | Path, rows: Iterable[Row]) -> int:
@@ -93,30 +106,40 @@ def split_name(name: str) -> tuple[str, str] | None:
     return folder + slash + key, extension.lower()
 
 
-def walk_members(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[Member]:
+def walk_members(
+    read: Callable[[int, int], bytes], start: int, end: int, *, breaks: list[Break] | None = None
+) -> Iterator[Member]:
     """Walk the regular files of a tar between two bytes.
 
     Args:
         read: gives the bytes at (offset, count).
         start: byte of the first header.
         end: byte to stop before.
+        breaks: takes the places where the tar is broken; the walk then goes on at the next whole
+            header. None refuses a broken tar.
 
     Raises:
-        DataError: if a header is broken or the tar ends inside a file.
+        DataError: if a header is broken or the tar ends inside a file, and ``breaks`` is None.
     """
     offset = first = start
     long_name = ""
     while offset < end:
         header = read(offset, BLOCK)
         if not header.strip(b"\0"):
-            return
-        if len(header) < BLOCK:
-            raise DataError(f"The tar ends inside a header at byte {offset}. Make it again.")
-        size, kind = _check_header(header, offset), header[156:157]
+            if not _goes_on(read, offset, end, breaks):
+                return
+            offset = first = offset + BLOCK
+            continue
+        try:
+            size, kind, following = _read_header(header, offset, end)
+        except DataError as error:
+            if breaks is None:
+                raise
+            breaks.append(Break(offset=offset, reason=str(error)))
+            offset = first = _next_header(read, offset + BLOCK, end)
+            long_name = ""
+            continue
         data = offset + BLOCK
-        following = data + (size + BLOCK - 1) // BLOCK * BLOCK
-        if following > end:
-            raise DataError(f"The tar ends inside the file at byte {offset}. Make it again.")
         if kind == _GNU_LONG_NAME:
             long_name = read(data, size).rstrip(b"\0").decode(errors="replace")
         elif kind == _PAX_HEADER:
@@ -127,6 +150,57 @@ def walk_members(read: Callable[[int, int], bytes], start: int, end: int) -> Ite
                 yield Member(name=name, start=first, data=data, size=size, end=following)
             long_name, first = "", following
         offset = following
+
+
+def _read_members(span: bytes) -> tuple[str, dict[str, bytes]]:
+    """Key and members of the one sample in a span of a tar."""
+    members: dict[str, bytes] = {}
+    key = ""
+    try:
+        for member in walk_members(lambda at, count: span[at : at + count], 0, len(span)):
+            parts = split_name(member.name)
+            if parts:
+                key, extension = parts
+                members[extension] = span[member.data : member.data + member.size]
+    except DataError as error:
+        raise SkipSample("tar broken inside the sample") from error
+    return key, members
+
+
+def _goes_on(
+    read: Callable[[int, int], bytes], offset: int, end: int, breaks: list[Break] | None
+) -> bool:
+    """Whether an empty block is a hole in a broken tar; two of them are its end."""
+    if breaks is None or not read(offset + BLOCK, BLOCK).strip(b"\0"):
+        return False
+    breaks.append(Break(offset=offset, reason=f"The tar header at byte {offset} is empty."))
+    return offset + BLOCK < end
+
+
+def _read_header(header: bytes, offset: int, end: int) -> tuple[int, bytes, int]:
+    """Size and kind of a header's file, and the byte behind it."""
+    if len(header) < BLOCK:
+        raise DataError(f"The tar ends inside a header at byte {offset}. Make it again.")
+    size = _check_header(header, offset)
+    following = offset + BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
+    if following > end:
+        raise DataError(f"The tar ends inside the file at byte {offset}. Make it again.")
+    return size, header[156:157], following
+
+
+def _next_header(read: Callable[[int, int], bytes], offset: int, end: int) -> int:
+    """Byte of the next whole header of a file that ends inside the tar, or the end."""
+    while offset < end:
+        header = read(offset, BLOCK)
+        if header[257:262] == b"ustar":
+            try:
+                _read_header(header, offset, end)
+            except DataError:
+                pass
+            else:
+                return offset
+        offset += BLOCK
+    return end
 
 
 def _check_header(header: bytes, offset: int) -> int:
@@ -163,12 +237,12 @@ class ShardReader:
     """Reads single samples of one shard by their span; safe to share between forked workers.
 
     Args:
-        path: the tar.
+        path: the tar, a local path or an fsspec URL.
     """
 
     def __init__(self, *, path: str | Path) -> None:
         self.path = str(path)
-        self._descriptor = -1
+        self._file = open_shard(path)
 
     def read(self, offset: int, num_bytes: int) -> Row:
         """Read the sample that lies in ``num_bytes`` bytes at ``offset``.
@@ -177,49 +251,17 @@ class ShardReader:
             DataError: if the shard is gone or shorter than that.
             SkipSample: if it is broken there.
         """
-        span = self._read_bytes(offset, num_bytes)
-        members: dict[str, bytes] = {}
-        key = ""
-        try:
-            for member in walk_members(lambda at, count: span[at : at + count], 0, len(span)):
-                parts = split_name(member.name)
-                if parts:
-                    key, extension = parts
-                    members[extension] = span[member.data : member.data + member.size]
-        except DataError as error:
-            raise SkipSample("tar broken inside the sample") from error
-        if not members:
-            raise SkipSample("no sample where the index says")
-        return Row(key=key, members=members)
-
-    def _read_bytes(self, offset: int, num_bytes: int) -> bytes:
-        try:
-            if self._descriptor < 0:
-                self._descriptor = os.open(self.path, os.O_RDONLY)
-            span = os.pread(self._descriptor, num_bytes, offset)
-        except OSError as error:
-            raise DataError(
-                f"Shard {self.path} cannot be read: {error.strerror}. Put it back, then resume."
-            ) from error
+        span = self._file.read(offset, num_bytes)
         if len(span) != num_bytes:
             raise DataError(
                 f"Shard {self.path} ends at byte {offset + len(span)}, its index says "
                 f"{offset + num_bytes}. Make the shard again, or run `mllm-npu data index`."
             )
-        return span
+        key, members = _read_members(span)
+        if not members:
+            raise SkipSample("no sample where the index says")
+        return Row(key=key, members=members)
 
     def close(self) -> None:
         """Give the file back; the next read opens it again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, str]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, str]) -> None:
-        self.path = state["path"]
-        self._descriptor = -1
+        self._file.close()

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import bisect
-import glob
-import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mllm_npu.data.index import find_index
+from mllm_npu.data.forms import (
+    Form,
+    FormTable,
+    FormTotals,
+    forms_suffix,
+    keep_forms,
+    load_forms,
+    load_totals,
+)
+from mllm_npu.data.index import IndexHead
 from mllm_npu.data.row import Row
-from mllm_npu.data.shards import ShardReader
-from mllm_npu.data.tasks.task import Measure, Task
-from mllm_npu.errors import ConfigError, DataError, SkipSample
+from mllm_npu.data.shard_set import ShardSet
+from mllm_npu.data.tasks.task import Task
+from mllm_npu.errors import ConfigError, SkipSample
 from mllm_npu.processing.conversation import Conversation
 from mllm_npu.processing.processor import Processor
 
-UNREADABLE_LENGTH = 1
-"""Planned length of a row that cannot be measured; it is skipped when its turn comes."""
+_COUNTED_TEXTS = 16384
 
 
 class SampleSource(ABC):
@@ -32,7 +37,7 @@ class SampleSource(ABC):
 
     Attributes:
         name: name of the data set, as metrics show it.
-        weight: share of the samples relative to other sources.
+        weight: share relative to other sources.
     """
 
     name: str
@@ -42,13 +47,18 @@ class SampleSource(ABC):
     def __len__(self) -> int:
         """Number of samples."""
 
+    @property
+    @abstractmethod
+    def shard_sizes(self) -> NDArray[np.int64]:
+        """Samples of each shard, int64 [S]; samples are numbered shard after shard."""
+
     @abstractmethod
     def row(self, index: int) -> Row:
         """The row of a sample."""
 
     @abstractmethod
-    def conversation(self, index: int, rng: Random) -> Conversation:
-        """The conversation of a sample; pure, so that the same rng state gives the same one.
+    def conversation(self, index: int, rng: Random, form: int | None = None) -> Conversation:
+        """The conversation of a sample; pure, so that the same arguments give the same one.
 
         Raises:
             SkipSample: if the row is not fit for use.
@@ -56,69 +66,25 @@ class SampleSource(ABC):
         """
 
     @abstractmethod
-    def lengths(self, processor: Processor) -> NDArray[np.int64]:
-        """Tokens of every sample as an upper bound for planning, int64 [number of samples]."""
+    def forms(self, shard: int, processor: Processor) -> FormTable:
+        """What the samples of a shard can become, and how long each is."""
+
+    @abstractmethod
+    def totals(self, shard: int, processor: Processor) -> FormTotals:
+        """Sums over the forms of a shard."""
 
     @abstractmethod
     def where(self, index: int) -> str:
         """The shard of a sample, for messages."""
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What tells the samples and their meaning from others."""
 
-class ShardSet:
-    """Samples of several shards under one running number.
-
-    Args:
-        shards: a path, or a glob such as ``data/digits/caption/train-*.tar``; sorted by name.
-        cache_rows: whether rows and their decoded pictures stay in memory once used; for small
-            data sets.
-
-    Raises:
-        DataError: if nothing matches or a shard cannot be indexed.
-    """
-
-    def __init__(self, *, shards: str, cache_rows: bool = False) -> None:
-        paths = sorted(glob.glob(shards))
-        if not paths:
-            raise DataError(
-                f"Shards {shards!r} were asked for, no file matches. "
-                "Make the data first, or correct the path."
-            )
-        indexes = [find_index(path) for path in paths]
-        self._readers = [ShardReader(path=path) for path in paths]
-        self._spans = [
-            list(zip(index.offset.tolist(), index.num_bytes.tolist(), strict=True))
-            for index in indexes
-        ]
-        self._ends = list(itertools.accumulate(len(index) for index in indexes))
-        self._cache: dict[int, Row] | None = {} if cache_rows else None
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def row(self, index: int) -> Row:
-        """Read a row.
-
-        Raises:
-            IndexError: if there is no such sample.
-            DataError: if its shard cannot be read.
-        """
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        shard, place = self._locate(index)
-        row = self._readers[shard].read(*self._spans[shard][place])
-        if self._cache is not None:
-            row = self._cache[index] = replace(row, kept={})
-        return row
-
-    def path(self, index: int) -> str:
-        """The shard that holds a sample."""
-        return self._readers[self._locate(index)[0]].path
-
-    def _locate(self, index: int) -> tuple[int, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"Sample {index} was asked for, there are {len(self)}.")
-        shard = bisect.bisect_right(self._ends, index)
-        return shard, index - (self._ends[shard - 1] if shard else 0)
+    @property
+    def heads(self) -> Sequence[IndexHead]:
+        """What is known of each shard; empty for sources without files."""
+        return ()
 
 
 class Source(SampleSource):
@@ -126,9 +92,9 @@ class Source(SampleSource):
 
     Args:
         name: name of the data set, as metrics show it.
-        shards: a path or a glob of webdataset tars.
+        shards: webdataset tars: paths, globs, brace lists, fsspec URLs, or a list of those.
         task: what the rows mean.
-        weight: share of the samples relative to other sources.
+        weight: share relative to other sources.
         cache_rows: whether rows and their decoded pictures stay in memory once used; for small
             data sets.
 
@@ -138,7 +104,13 @@ class Source(SampleSource):
     """
 
     def __init__(
-        self, *, name: str, shards: str, task: Task, weight: float = 1.0, cache_rows: bool = False
+        self,
+        *,
+        name: str,
+        shards: str | Sequence[str],
+        task: Task,
+        weight: float = 1.0,
+        cache_rows: bool = False,
     ) -> None:
         check_source(name, weight)
         self.name = name
@@ -149,21 +121,40 @@ class Source(SampleSource):
     def __len__(self) -> int:
         return len(self._shards)
 
+    @property
+    def shard_sizes(self) -> NDArray[np.int64]:
+        """Samples of each shard."""
+        return self._shards.sizes
+
+    @property
+    def heads(self) -> Sequence[IndexHead]:
+        """What is known of each shard."""
+        return self._shards.heads
+
     def row(self, index: int) -> Row:
         """The row of a sample."""
         return self._shards.row(index)
 
-    def conversation(self, index: int, rng: Random) -> Conversation:
+    def conversation(self, index: int, rng: Random, form: int | None = None) -> Conversation:
         """The conversation of a sample, named after this source."""
-        return replace(self.task.to_conversation(self.row(index), rng), source=self.name)
+        talk = self.task.to_conversation(self.row(index), rng, form)
+        return replace(talk, source=self.name)
 
-    def lengths(self, processor: Processor) -> NDArray[np.int64]:
-        """Tokens of every sample as an upper bound."""
-        return measure_rows(self.row, len(self), self.task, processor)
+    def forms(self, shard: int, processor: Processor) -> FormTable:
+        """The kept forms of a shard; measured, and kept beside it, where there are none."""
+        return find_forms(self._shards, shard, self.task, processor, read=self._shards.row)
+
+    def totals(self, shard: int, processor: Processor) -> FormTotals:
+        """Sums over the forms of a shard."""
+        return find_totals(self._shards, shard, self.task, processor, read=self._shards.row)
 
     def where(self, index: int) -> str:
         """The shard of a sample."""
         return self._shards.path(index)
+
+    def fingerprint(self) -> str:
+        """Shards and task."""
+        return f"{self._shards.fingerprint()}{self.task.meaning}"
 
 
 def check_source(name: str, weight: float) -> None:
@@ -178,27 +169,70 @@ def check_source(name: str, weight: float) -> None:
         raise ConfigError(f"Source {name!r} has the weight {weight}. Use 0 or more.")
 
 
-def measure_rows(
-    read: Callable[[int], Row], count: int, task: Task, processor: Processor
-) -> NDArray[np.int64]:
-    """Tokens of ``count`` rows in their longest form, int64 [count]."""
-    count_tokens = lru_cache(maxsize=None)(partial(_count_tokens, processor))
-    lengths = np.empty(count, dtype=np.int64)
-    for index in range(count):
+def find_forms(
+    shards: ShardSet,
+    shard: int,
+    task: Task,
+    processor: Processor,
+    *,
+    read: Callable[[int], Row],
+    meaning: str = "",
+) -> FormTable:
+    """Forms of a shard's rows under a task, from beside the shard or measured now.
+
+    Args:
+        shards: the set it belongs to.
+        shard: its number.
+        task: what the rows mean.
+        processor: counts tokens.
+        read: gives the row of a sample.
+        meaning: what else the forms follow from.
+    """
+    path, signature = shards.heads[shard].path, shards.signature(shard)
+    suffix = forms_suffix(f"{task.meaning}/{processor.tokenizer_fingerprint}/{meaning}")
+    table = load_forms(path, suffix, signature)
+    if table is None:
+        first = shards.first(shard)
+        numbers = range(first, first + int(shards.sizes[shard]))
+        table = FormTable.of(measure_rows(map_rows(read, numbers), task, processor))
+        keep_forms(path, suffix, signature, table)
+    return table
+
+
+def find_totals(
+    shards: ShardSet,
+    shard: int,
+    task: Task,
+    processor: Processor,
+    *,
+    read: Callable[[int], Row],
+    meaning: str = "",
+) -> FormTotals:
+    """Sums over the forms of a shard; see ``find_forms``."""
+    path, signature = shards.heads[shard].path, shards.signature(shard)
+    suffix = forms_suffix(f"{task.meaning}/{processor.tokenizer_fingerprint}/{meaning}")
+    kept = load_totals(path, suffix, signature)
+    if kept is not None:
+        return kept
+    return find_forms(shards, shard, task, processor, read=read, meaning=meaning).totals()
+
+
+def map_rows(read: Callable[[int], Row], numbers: Sequence[int]) -> Iterator[Row | None]:
+    """Rows of samples; None for one that cannot be read."""
+    for number in numbers:
         try:
-            forms = task.measure(read(index), count_tokens)
+            yield read(number)
         except SkipSample:
-            lengths[index] = UNREADABLE_LENGTH
-        else:
-            lengths[index] = max(_estimate(form, processor) for form in forms)
-    return lengths
+            yield None
 
 
-def _count_tokens(processor: Processor, text: str) -> int:
-    return len(processor.tokenizer.encode(text, add_special_tokens=False))
-
-
-def _estimate(form: Measure, processor: Processor) -> int:
-    return processor.estimate_tokens(
-        form.num_text_tokens, form.reads, form.num_drawn, num_turns=form.num_turns
-    )
+def measure_rows(
+    rows: Iterator[Row | None], task: Task, processor: Processor
+) -> Iterator[Sequence[Form]]:
+    """What each row can become; nothing for a row that cannot be used."""
+    count_tokens = lru_cache(maxsize=_COUNTED_TEXTS)(processor.count_tokens)
+    for row in rows:
+        try:
+            yield () if row is None else task.forms(row, count_tokens)
+        except SkipSample:
+            yield ()

@@ -12,6 +12,7 @@ from PIL import Image
 from mllm_npu.evaluate.knob import Trial
 from mllm_npu.evaluate.runner import Record, TaskResult
 from mllm_npu.processing.conversation import DrawnImage, ReadImage, Text
+from mllm_npu.processing.raster import to_pillow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +157,7 @@ def _show(record: Record) -> Shown:
     if truth is not None:
         drawn.append(make_tile(truth, "as it should be"))
     return Shown(
-        pictures=[make_tile(part.picture, "shown to the model") for part in seen],
+        pictures=[make_tile(to_pillow(part.picture), "shown to the model") for part in seen],
         question=" ".join(part.text.strip() for part in parts if isinstance(part, Text)),
         answer=record.example.answer,
         understood=record.understood,

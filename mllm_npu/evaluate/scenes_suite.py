@@ -17,6 +17,7 @@ from mllm_npu.evaluate.tasks.scenes_edit import SceneEdits
 from mllm_npu.evaluate.tasks.scenes_questions import SceneQuestions
 from mllm_npu.evaluate.world_rows import meta_of, read_rows
 from mllm_npu.evaluate.world_suite import WorldSuite
+from mllm_npu.processing.raster import to_pillow
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0)
 """Tried on the validation split."""
@@ -98,7 +99,9 @@ class ScenesSuite(WorldSuite):
 
     def _judge_figure(self) -> Figure:
         scores = [
-            float(self.judge.is_right(row.picture(), parse_scene(meta_of(row)["objects"])))
+            float(
+                self.judge.is_right(to_pillow(row.picture()), parse_scene(meta_of(row)["objects"]))
+            )
             for row in self._test
         ]
         return mean_figure(

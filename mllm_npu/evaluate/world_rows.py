@@ -11,12 +11,13 @@ from random import Random
 from typing import Any
 
 from mllm_npu.data.row import Row
-from mllm_npu.data.source import ShardSet
+from mllm_npu.data.shard_set import ShardSet
 from mllm_npu.data.tasks.task import Task as DataTask
 from mllm_npu.evaluate.question import answer_text, cut_answer
 from mllm_npu.evaluate.task import Example
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.processing.conversation import DrawnImage
+from mllm_npu.processing.raster import to_pillow
 
 
 def read_rows(world: Path, kind: str, split: str, *, question: str | None = None) -> list[Row]:
@@ -49,7 +50,7 @@ def to_example(row: Row, task: DataTask, options: GenerationOptions) -> Example:
         DataError: if the row has no question with an answer.
     """
     conversation, answer = cut_answer(task.to_conversation(row, Random(row.key)))
-    drawn = [part.picture for part in answer if isinstance(part, DrawnImage)]
+    drawn = [to_pillow(part.picture) for part in answer if isinstance(part, DrawnImage)]
     return Example(
         name=row.key,
         conversation=conversation,

@@ -29,6 +29,7 @@ from mllm_npu.processing.conversation import Conversation, Text
 if TYPE_CHECKING:
     from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
     from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.raster import to_pillow
 
 __all__ = ["Engine", "GenerationOptions"]
 
@@ -256,4 +257,4 @@ def _find_stop_ids(processor: Processor) -> frozenset[int]:
 
 def _last_picture(conversation: Conversation) -> Image.Image | None:
     parts = (part for turn in reversed(conversation.turns) for part in reversed(turn.parts))
-    return next((part.picture for part in parts if not isinstance(part, Text)), None)
+    return next((to_pillow(part.picture) for part in parts if not isinstance(part, Text)), None)

@@ -17,6 +17,7 @@ from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.picture_files import open_pictures, save_picture
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text, Turn
 from mllm_npu.processing.grounding import Box, draw_boxes
+from mllm_npu.processing.raster import to_pillow
 
 HELP = "/image PATH adds a picture to the next turn · /reset forgets the talk · /quit leaves"
 MAX_SHOWN_PIXELS = 64
@@ -112,7 +113,7 @@ class TerminalChat:
     def _mark(self, boxes: Sequence[Box]) -> None:
         """Show and save the last picture with the boxes a reply names in it."""
         shown = [part for turn in self.turns for part in turn.parts if isinstance(part, ReadImage)]
-        pictures = [*(part.picture for part in shown), *self.waiting]
+        pictures = [*(to_pillow(part.picture) for part in shown), *self.waiting]
         if boxes and pictures:
             marked = draw_boxes(pictures[-1], boxes)
             self.show(marked)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.processing.image_transform import stretch
+from mllm_npu.processing.raster import Picture
+from mllm_npu.processing.tile_buffer import TileBuffer
 
 Grid = tuple[int, int]
 """Columns and rows of tiles."""
@@ -70,37 +71,49 @@ class AnyResolution:
         """Tiles of the largest grid, the whole picture among them."""
         return max(1 if self._is_single(grid) else grid[0] * grid[1] + 1 for grid in self.grids)
 
-    def split(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+    def split(self, picture: Picture, *, buffer: TileBuffer | None = None) -> tuple[Tensor, Tensor]:
         """Cut a picture, stretching it onto the grid.
+
+        Args:
+            picture: of any size.
+            buffer: gives the memory of the tiles.
 
         Returns:
             Tiles row by row, then the whole picture, uint8 [I, 3, S, S]; and the centre (x, y) of
-            each in the picture, 0..1, float32 [I, 2].
+            each in the picture, 0..1, float32 [I, 2]. Tiles lie in memory as rows of RGB triples,
+            as pictures do.
         """
         columns, rows = self.choose(picture.width, picture.height)
-        size, whole = self.tile_size, self.whole(picture)
-        if self._is_single((columns, rows)):
-            return whole[None], torch.full((1, 2), 0.5)
-        tiles = torch.empty(columns * rows + 1, 3, size, size, dtype=torch.uint8)
-        stretched = whole
-        if (columns, rows) != (1, 1):
-            stretched = stretch(picture, (rows * size, columns * size), exact=self.exact)
-        grid = tiles[:-1].view(rows, columns, 3, size, size)
-        grid.copy_(stretched.view(3, rows, size, columns, size).permute(1, 3, 0, 2, 4))
-        tiles[-1] = whole
-        positions = [
-            ((column + 0.5) / columns, (row + 0.5) / rows)
-            for row in range(rows)
-            for column in range(columns)
-        ]
-        return tiles, torch.tensor([*positions, (0.5, 0.5)])
+        size = self.tile_size
+        count = 1 if self._is_single((columns, rows)) else columns * rows + 1
+        tiles = (buffer or TileBuffer(capacity=count, tile_size=size)).take(count)
+        self.whole(picture, out=tiles[-1])
+        if count > 1:
+            stretched = tiles[-1]
+            if (columns, rows) != (1, 1):
+                stretched = stretch(picture, (rows * size, columns * size), exact=self.exact)
+            triples = stretched.permute(1, 2, 0).contiguous()
+            grid = tiles[:-1].permute(0, 2, 3, 1).view(rows, columns, size, size, 3)
+            grid.copy_(triples.view(rows, size, columns, size, 3).transpose(1, 2))
+        return tiles, _centres(columns, rows) if count > 1 else _centres(0, 0)
 
-    def whole(self, picture: Image.Image) -> Tensor:
+    def whole(self, picture: Picture, *, out: Tensor | None = None) -> Tensor:
         """The whole picture as one tile, uint8 [3, S, S]."""
-        return stretch(picture, self.tile_size, exact=self.exact).contiguous()
+        return stretch(picture, self.tile_size, exact=self.exact, out=out)
 
     def _is_single(self, grid: Grid) -> bool:
         return grid == (1, 1) and not self.repeat_single_tile
+
+
+@lru_cache(maxsize=256)
+def _centres(columns: int, rows: int) -> Tensor:
+    """Centre of each tile of a grid, then of the whole picture, float32 [I, 2]."""
+    grid = [
+        ((column + 0.5) / columns, (row + 0.5) / rows)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    return torch.tensor([*grid, (0.5, 0.5)])
 
 
 @lru_cache(maxsize=65536)

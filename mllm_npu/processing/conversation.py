@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from PIL import Image
+from mllm_npu.processing.raster import Picture
 
 Role = Literal["system", "user", "assistant", "document"]
 """``document`` is raw text without a chat frame, as in captions, pages and plain text."""
@@ -29,14 +29,14 @@ class Text:
 class ReadImage:
     """A picture the model looks at."""
 
-    picture: Image.Image
+    picture: Picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnImage:
     """A picture the model learns to draw; its ``<img>`` carries loss, its slots are regressed."""
 
-    picture: Image.Image
+    picture: Picture
 
 
 Part = Text | ReadImage | DrawnImage
@@ -74,7 +74,7 @@ class Conversation:
     task: str = ""
 
 
-def ask(question: str, pictures: Sequence[Image.Image] = (), *, system: str = "") -> Conversation:
+def ask(question: str, pictures: Sequence[Picture] = (), *, system: str = "") -> Conversation:
     """A one-turn conversation that waits for a reply: the pictures first, then the question."""
     words: tuple[Part, ...] = (Text(text=question),) if question else ()
     parts: tuple[Part, ...] = (*(ReadImage(picture=picture) for picture in pictures), *words)

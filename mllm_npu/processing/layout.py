@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -55,4 +56,12 @@ class TokenLayout:
 
 def slot_places(starts: list[int], width: int) -> Tensor:
     """Places of slots that lie side by side, int64 [R, W]."""
-    return torch.tensor(starts, dtype=torch.int64)[:, None] + torch.arange(width)
+    if not starts:
+        return torch.empty(0, width, dtype=torch.int64)
+    return torch.tensor(starts, dtype=torch.int64)[:, None] + _steps(width)
+
+
+@lru_cache(maxsize=8)
+def _steps(width: int) -> Tensor:
+    """0, 1, ... as many as there are slots in a row, int64 [W]."""
+    return torch.arange(width)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.image_transform import stretch
+from mllm_npu.processing.raster import Picture
+from mllm_npu.processing.tile_buffer import TileBuffer, join_tiles
 
 _CENTRE = torch.tensor([[0.5, 0.5]])
 
@@ -32,12 +33,13 @@ class SamplePixels:
 
 
 def cut_pictures(
-    pictures: Sequence[Image.Image],
+    pictures: Sequence[Picture],
     drawn: Sequence[bool],
     *,
     any_resolution: AnyResolution,
     picture_size: int | None,
     condition_pictures: bool = False,
+    buffer: TileBuffer | None = None,
 ) -> SamplePixels:
     """Cut what is read into tiles; what is drawn needs one tile, the whole picture.
 
@@ -48,6 +50,7 @@ def cut_pictures(
         picture_size: S, of the image decoder that is trained; None: no decoder.
         condition_pictures: whether that decoder takes the picture before a drawn one, read or
             drawn, to change it.
+        buffer: gives the memory of the tiles.
     """
     tiles: list[Tensor] = []
     positions: list[Tensor] = []
@@ -55,9 +58,9 @@ def cut_pictures(
     for picture, is_drawn in zip(pictures, drawn, strict=True):
         first = len(numbers[0]) + len(numbers[1])
         if is_drawn:
-            cut, places = any_resolution.whole(picture)[None], _CENTRE
+            cut, places = _cut_whole(picture, any_resolution, buffer), _CENTRE
         else:
-            cut, places = any_resolution.split(picture)
+            cut, places = any_resolution.split(picture, buffer=buffer)
         tiles.append(cut)
         positions.append(places)
         numbers[is_drawn].extend(range(first, first + len(cut)))
@@ -71,17 +74,34 @@ def cut_pictures(
             conditions = _stretch_all(before, size, exact=exact)
             weights = torch.tensor([float(picture is not None) for picture in before])
     return SamplePixels(
-        tiles=_join(tiles, size=any_resolution.tile_size),
-        tile_positions=torch.cat(positions) if positions else torch.empty(0, 2),
-        read_tiles=torch.tensor(numbers[0], dtype=torch.int64),
-        draw_tiles=torch.tensor(numbers[1], dtype=torch.int64),
+        tiles=_join(tiles, size=any_resolution.tile_size, buffer=buffer),
+        tile_positions=_join_positions(positions),
+        read_tiles=_to_tensor(numbers[0]),
+        draw_tiles=_to_tensor(numbers[1]),
         pictures=targets,
         conditions=conditions,
         condition_weights=weights,
     )
 
 
-def _stretch_all(pictures: Sequence[Image.Image | None], size: int, *, exact: bool) -> Tensor:
+def _cut_whole(
+    picture: Picture, any_resolution: AnyResolution, buffer: TileBuffer | None
+) -> Tensor:
+    """A picture as its one tile, uint8 [1, 3, S, S]."""
+    if buffer is None:
+        return any_resolution.whole(picture)[None]
+    tile = buffer.take(1)
+    any_resolution.whole(picture, out=tile[0])
+    return tile
+
+
+def _to_tensor(numbers: Sequence[int]) -> Tensor:
+    if not numbers:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def _stretch_all(pictures: Sequence[Picture | None], size: int, *, exact: bool) -> Tensor:
     """Pictures at the decoder's size, black where there is none, uint8 [G, 3, S, S]."""
     black = torch.zeros(3, size, size, dtype=torch.uint8)
     stretched = [
@@ -90,6 +110,17 @@ def _stretch_all(pictures: Sequence[Image.Image | None], size: int, *, exact: bo
     return _join([pixels[None] for pixels in stretched], size=size)
 
 
-def _join(blocks: Sequence[Tensor], *, size: int) -> Tensor:
+def _join_positions(positions: Sequence[Tensor]) -> Tensor:
+    """Places of tiles end to end, float32 [I, 2]."""
+    if len(positions) == 1:
+        return positions[0]
+    return torch.cat(list(positions)) if positions else torch.empty(0, 2)
+
+
+def _join(blocks: Sequence[Tensor], *, size: int, buffer: TileBuffer | None = None) -> Tensor:
     """Blocks of pictures end to end, uint8 [I, 3, S, S]; without blocks, none of that size."""
-    return torch.cat(list(blocks)) if blocks else torch.empty(0, 3, size, size, dtype=torch.uint8)
+    if not blocks:
+        return torch.empty(0, 3, size, size, dtype=torch.uint8)
+    if len(blocks) == 1:
+        return blocks[0]
+    return join_tiles(blocks) if buffer is None else buffer.join(blocks)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from mllm_npu.data.forms import Form
 from mllm_npu.data.row import Row
 from mllm_npu.data.tasks.task import (
-    SPLIT_MARGIN,
+    MOST_FORMS,
     CountTokens,
-    Measure,
     Task,
     as_turns,
-    longest,
+    choose,
     read_string,
 )
-from mllm_npu.errors import ConfigError, SkipSample
+from mllm_npu.errors import ConfigError, SampleFiltered, SkipSample
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text
 
 _SLOT = "{caption}"
 _SIMILARITIES = ("similarity", "score", "SCORE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variant:
+    """A direction, and the numbers of prompt and caption; None leaves them to the rng."""
+
+    draws: bool
+    share: float
+    prompt: int | None = None
+    caption: int | None = None
 
 
 class Caption(Task):
@@ -71,49 +82,112 @@ class Caption(Task):
         self.min_similarity = min_similarity
         self.min_resolution = min_resolution
         self.min_aspect_ratio = min_aspect_ratio
+        self._kept: dict[int, tuple[list[_Variant], list[float]]] = {}
 
-    def to_conversation(self, row: Row, rng: Random) -> Conversation:
+    def to_conversation(self, row: Row, rng: Random, form: int | None = None) -> Conversation:
         """One turn of question and answer, or one document."""
         self._check(row)
-        caption, picture = rng.choice(_captions(row)), row.picture()
-        if rng.random() < self.draw_share:
-            prompt = rng.choice(self.draw_prompts).replace(_SLOT, caption)
+        captions = _captions(row)
+        variants, shares = self._variants(len(captions))
+        chosen = variants[choose(shares, rng, form)]
+        caption = _pick(captions, chosen.caption, rng)
+        picture = row.picture()
+        if chosen.draws:
+            prompt = _pick(self.draw_prompts, chosen.prompt, rng).replace(_SLOT, caption)
             question: tuple[Part, ...] = (Text(text=prompt, learn=False),)
             answer: tuple[Part, ...] = (DrawnImage(picture=picture),)
         else:
-            prompt = rng.choice(self.read_prompts)
+            prompt = _pick(self.read_prompts, chosen.prompt, rng)
             hint = (Text(text=prompt, learn=False),) if prompt else ()
             question, answer = (ReadImage(picture=picture), *hint), (Text(text=caption),)
         return self._conversation(row, as_turns(question, answer, chat=self.chat))
 
-    def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
-        """Reading with the longest prompt, drawing with the longest prompt."""
+    def forms(self, row: Row, count_tokens: CountTokens) -> Sequence[Form]:
+        """Reading and drawing, each with every caption and prompt, or with the longest."""
         self._check(row)
-        caption = longest(_captions(row), count_tokens)
-        turns, forms = 2 if self.chat else 0, []
-        if self.draw_share < 1:
-            tokens = caption + longest(self.read_prompts, count_tokens)
-            forms.append(
-                Measure(num_text_tokens=tokens, num_turns=turns, reads=(row.picture_size(),))
+        captions, size = _captions(row), row.picture_size()
+        return [
+            self._to_form(variant, captions, size, count_tokens)
+            for variant in self._variants(len(captions))[0]
+        ]
+
+    def _to_form(
+        self,
+        variant: _Variant,
+        captions: Sequence[str],
+        size: tuple[int, int],
+        count_tokens: CountTokens,
+    ) -> Form:
+        chosen = captions if variant.caption is None else [captions[variant.caption]]
+        prompts = self.draw_prompts if variant.draws else self.read_prompts
+        asked = prompts if variant.prompt is None else [prompts[variant.prompt]]
+        turns = int(self.chat)
+        if variant.draws:
+            texts = [prompt.replace(_SLOT, caption) for prompt in asked for caption in chosen]
+            tokens = max(count_tokens(text) for text in texts)
+            return Form(
+                share=variant.share,
+                num_text_tokens=tokens,
+                num_learnt_tokens=0,
+                num_drawn=1,
+                num_users=turns,
+                num_assistants=turns,
             )
-        if self.draw_share > 0:
-            frames = [prompt.replace(_SLOT, "") for prompt in self.draw_prompts]
-            tokens = caption + longest(frames, count_tokens) + SPLIT_MARGIN
-            forms.append(Measure(num_text_tokens=tokens, num_turns=turns, num_drawn=1))
-        return forms
+        caption = max(count_tokens(text) for text in chosen)
+        prompt = max(count_tokens(text) for text in asked)
+        return Form(
+            share=variant.share,
+            num_text_tokens=caption + prompt,
+            num_learnt_tokens=caption,
+            reads=(size,),
+            num_users=turns,
+            num_assistants=turns,
+        )
+
+    def _variants(self, num_captions: int) -> tuple[list[_Variant], list[float]]:
+        """Forms of rows with so many captions, and their shares; kept, since most have one."""
+        if num_captions not in self._kept:
+            variants = self._list_variants(num_captions)
+            self._kept[num_captions] = variants, [variant.share for variant in variants]
+        return self._kept[num_captions]
+
+    def _list_variants(self, num_captions: int) -> list[_Variant]:
+        """Every combination, or, if they are many, the two directions with the rest left open."""
+        directions = [
+            (draws, share, len(self.draw_prompts if draws else self.read_prompts))
+            for draws, share in ((False, 1 - self.draw_share), (True, self.draw_share))
+            if share > 0
+        ]
+        if num_captions * sum(prompts for _, _, prompts in directions) > MOST_FORMS:
+            return [_Variant(draws=draws, share=share) for draws, share, _ in directions]
+        return [
+            _Variant(
+                draws=draws,
+                share=share / prompts / num_captions,
+                prompt=prompt,
+                caption=caption,
+            )
+            for draws, share, prompts in directions
+            for prompt in range(prompts)
+            for caption in range(num_captions)
+        ]
 
     def _check(self, row: Row) -> None:
         """Refuse a row below the limits; each limit is looked at only where it is set."""
         if self.min_similarity > 0 and "json" in row.members:
             stated = _similarity(row.json())
             if stated is not None and stated < self.min_similarity:
-                raise SkipSample("similarity of picture and caption too low")
+                raise SampleFiltered("similarity of picture and caption too low")
         if self.min_resolution > 0 or self.min_aspect_ratio > 0:
             short, long = sorted(row.picture_size())
             if short < self.min_resolution:
-                raise SkipSample("picture too small")
+                raise SampleFiltered("picture too small")
             if short < self.min_aspect_ratio * long:
-                raise SkipSample("picture too narrow")
+                raise SampleFiltered("picture too narrow")
+
+
+def _pick(texts: Sequence[str], number: int | None, rng: Random) -> str:
+    return rng.choice(texts) if number is None else texts[number]
 
 
 def _similarity(values: Mapping[str, Any]) -> float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import Any, Literal
 
+from mllm_npu.data.forms import Form
 from mllm_npu.data.row import Row
-from mllm_npu.data.tasks.task import CountTokens, Measure, Task
+from mllm_npu.data.tasks.task import CountTokens, Task
 from mllm_npu.errors import SkipSample
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text, Turn
 
@@ -28,22 +30,27 @@ class Instruction(Task):
     def __init__(self, *, system: str = "") -> None:
         self.system = system
 
-    def to_conversation(self, row: Row, rng: Random) -> Conversation:
+    def to_conversation(self, row: Row, rng: Random, form: int | None = None) -> Conversation:
         """All messages as turns."""
         return self._conversation(row, [_to_turn(row, *m) for m in self._messages(row)])
 
-    def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
+    def forms(self, row: Row, count_tokens: CountTokens) -> Sequence[Form]:
         """The one form it has."""
         messages = self._messages(row)
         content = [(role, part) for role, parts in messages for part in parts]
         pictures = [(role, part["image"]) for role, part in content if part["type"] == "image"]
         reads = tuple(row.picture_size(name) for role, name in pictures if role != "assistant")
+        texts = [
+            (role, count_tokens(part["text"])) for role, part in content if part["type"] == "text"
+        ]
+        roles = Counter(role for role, _ in messages)
         return [
-            Measure(
-                num_text_tokens=sum(
-                    count_tokens(part["text"]) for _, part in content if part["type"] == "text"
-                ),
-                num_turns=len(messages),
+            Form(
+                num_text_tokens=sum(tokens for _, tokens in texts),
+                num_learnt_tokens=sum(tokens for role, tokens in texts if role == "assistant"),
+                num_systems=roles["system"],
+                num_users=roles["user"],
+                num_assistants=roles["assistant"],
                 reads=reads,
                 num_drawn=len(pictures) - len(reads),
             )

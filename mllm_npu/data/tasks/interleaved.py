@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+from mllm_npu.data.forms import Form
 from mllm_npu.data.row import Row
-from mllm_npu.data.tasks.task import CountTokens, Measure, Task
+from mllm_npu.data.tasks.task import CountTokens, Task
 from mllm_npu.errors import SkipSample
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text, Turn
 
@@ -17,21 +18,23 @@ class Interleaved(Task):
 
     name = "interleaved"
 
-    def to_conversation(self, row: Row, rng: Random) -> Conversation:
+    def to_conversation(self, row: Row, rng: Random, form: int | None = None) -> Conversation:
         """One document turn."""
         parts = tuple(_to_part(row, part) for part in _parts(row))
         return self._conversation(row, [Turn(role="document", parts=parts, learn=True)])
 
-    def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
+    def forms(self, row: Row, count_tokens: CountTokens) -> Sequence[Form]:
         """The one form it has."""
         parts = _parts(row)
-        texts = [part["text"] for part in parts if "image" not in part]
+        texts = [part for part in parts if "image" not in part]
+        tokens = [count_tokens(part["text"]) for part in texts]
+        learnt = [part.get("learn") is not False for part in texts]
         pictures = [part for part in parts if "image" in part]
         reads = tuple(row.picture_size(part["image"]) for part in pictures if not part.get("draw"))
         return [
-            Measure(
-                num_text_tokens=sum(count_tokens(text) for text in texts),
-                num_turns=0,
+            Form(
+                num_text_tokens=sum(tokens),
+                num_learnt_tokens=sum(n for n, learn in zip(tokens, learnt, strict=True) if learn),
                 reads=reads,
                 num_drawn=len(pictures) - len(reads),
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from mllm_npu.data.forms import Form
 from mllm_npu.data.row import Row
-from mllm_npu.data.tasks.task import CountTokens, Measure, Task
+from mllm_npu.data.tasks.task import CountTokens, Task
 from mllm_npu.errors import SkipSample
 from mllm_npu.processing.conversation import Conversation, Part, ReadImage, Text, Turn
 
@@ -23,7 +24,7 @@ class Ocr(Task):
     def __init__(self, *, chat: bool = True) -> None:
         self.chat = chat
 
-    def to_conversation(self, row: Row, rng: Random) -> Conversation:
+    def to_conversation(self, row: Row, rng: Random, form: int | None = None) -> Conversation:
         """The picture before the first question, then all turns."""
         texts = _texts(row)
         opening: tuple[Part, ...] = (ReadImage(picture=row.picture()),)
@@ -38,14 +39,16 @@ class Ocr(Task):
             opening = ()
         return self._conversation(row, turns)
 
-    def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
+    def forms(self, row: Row, count_tokens: CountTokens) -> Sequence[Form]:
         """The one form it has."""
-        texts = _texts(row)
-        tokens = sum(count_tokens(text) for text in texts)
+        tokens = [count_tokens(text) for text in _texts(row)]
+        turns = len(tokens) // 2 if self.chat else 0
         return [
-            Measure(
-                num_text_tokens=tokens,
-                num_turns=len(texts) if self.chat else 0,
+            Form(
+                num_text_tokens=sum(tokens),
+                num_learnt_tokens=sum(tokens[1::2]),
+                num_users=turns,
+                num_assistants=turns,
                 reads=(row.picture_size(),),
             )
         ]

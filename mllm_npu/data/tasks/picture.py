@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from mllm_npu.data.forms import Form
 from mllm_npu.data.row import Row
-from mllm_npu.data.tasks.task import CountTokens, Measure, Task
+from mllm_npu.data.tasks.task import CountTokens, Task
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Turn
 
 
@@ -15,12 +16,12 @@ class Picture(Task):
 
     name = "picture"
 
-    def to_conversation(self, row: Row, rng: Random) -> Conversation:
+    def to_conversation(self, row: Row, rng: Random, form: int | None = None) -> Conversation:
         """One document turn."""
         parts = (DrawnImage(picture=row.picture()),)
         return self._conversation(row, [Turn(role="document", parts=parts, learn=True)])
 
-    def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
+    def forms(self, row: Row, count_tokens: CountTokens) -> Sequence[Form]:
         """The one form it has."""
         row.picture_size()
-        return [Measure(num_text_tokens=0, num_turns=0, num_drawn=1)]
+        return [Form(num_text_tokens=0, num_learnt_tokens=0, num_drawn=1)]

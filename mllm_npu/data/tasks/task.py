@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from mllm_npu.data.forms import Form
 from mllm_npu.data.row import Row
 from mllm_npu.errors import SkipSample
 from mllm_npu.processing.conversation import Conversation, Part, Turn
@@ -15,25 +16,8 @@ from mllm_npu.processing.conversation import Conversation, Part, Turn
 CountTokens = Callable[[str], int]
 """Gives the number of tokens of a text."""
 
-SPLIT_MARGIN = 2
-"""Tokens that a text may have more than its two pieces counted apart."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """How long a row can get, for planning packs without encoding it.
-
-    Args:
-        num_text_tokens: tokens of all its texts, an upper bound.
-        num_turns: turns with a chat frame; raw documents have none.
-        reads: width and height of each picture that is read.
-        num_drawn: pictures that are drawn.
-    """
-
-    num_text_tokens: int
-    num_turns: int
-    reads: tuple[tuple[int, int], ...] = ()
-    num_drawn: int = 0
+MOST_FORMS = 16
+"""A row with more forms than that is measured by its longest texts."""
 
 
 class Task(ABC):
@@ -46,20 +30,31 @@ class Task(ABC):
     name: str
 
     @abstractmethod
-    def to_conversation(self, row: Row, rng: Random) -> Conversation:
-        """The conversation of a row; pure, so that the same row and rng state give the same one.
+    def to_conversation(self, row: Row, rng: Random, form: int | None = None) -> Conversation:
+        """The conversation of a row; pure, so that the same arguments give the same one.
+
+        Args:
+            row: what the shard holds.
+            rng: decides what the form leaves open.
+            form: number of the form in ``forms``; None lets the rng choose by share.
 
         Raises:
             SkipSample: if the row is not fit for this task; the message is the reason counted.
         """
 
     @abstractmethod
-    def measure(self, row: Row, count_tokens: CountTokens) -> Sequence[Measure]:
-        """Lengths of every form the row may take, whatever the rng says.
+    def forms(self, row: Row, count_tokens: CountTokens) -> Sequence[Form]:
+        """Everything the row can become, with the length of each.
 
         Raises:
             SkipSample: as ``to_conversation``.
         """
+
+    @property
+    def meaning(self) -> str:
+        """Everything the forms of a row follow from beside the row and the tokenizer."""
+        settings = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return f"{type(self).__qualname__}{json.dumps(settings, sort_keys=True, default=repr)}"
 
     def _conversation(self, row: Row, turns: Iterable[Turn]) -> Conversation:
         return Conversation(turns=tuple(turns), key=row.key, task=self.name)
@@ -89,6 +84,8 @@ def read_string(values: Mapping[str, Any], name: str) -> str:
     return value.strip()
 
 
-def longest(texts: Sequence[str], count_tokens: CountTokens) -> int:
-    """Tokens of the longest of the texts."""
-    return max((count_tokens(text) for text in texts if text), default=0)
+def choose(shares: Sequence[float], rng: Random, form: int | None) -> int:
+    """The form that is asked for, or one by share."""
+    if form is None:
+        return rng.choices(range(len(shares)), shares)[0]
+    return min(form, len(shares) - 1)

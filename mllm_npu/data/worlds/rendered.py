@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mllm_npu.data.forms import FormTable, FormTotals
+from mllm_npu.data.index import IndexHead
 from mllm_npu.data.row import Row
-from mllm_npu.data.source import SampleSource, ShardSet, check_source, measure_rows
+from mllm_npu.data.shard_set import ShardSet
+from mllm_npu.data.source import SampleSource, check_source, find_forms, find_totals
 from mllm_npu.data.tasks.task import Task
 from mllm_npu.data.worlds.scene_pictures import PICTURE_SIZE, draw_jitters, parse_scene, render
 from mllm_npu.errors import SkipSample
@@ -27,7 +30,7 @@ class RenderedSource(SampleSource):
 
     Args:
         name: name of the data set, as metrics show it.
-        shards: a path or a glob of webdataset tars.
+        shards: webdataset tars: paths, globs, brace lists, fsspec URLs, or a list of those.
         task: what the rows mean.
         picture_size: edge of the drawn pictures in pixels.
         weight: share of the samples relative to other sources.
@@ -42,7 +45,7 @@ class RenderedSource(SampleSource):
         self,
         *,
         name: str,
-        shards: str,
+        shards: str | Sequence[str],
         task: Task,
         picture_size: int = PICTURE_SIZE,
         weight: float = 1.0,
@@ -63,20 +66,46 @@ class RenderedSource(SampleSource):
         rng = Random(f"{self.name}/{index}")
         return render_row(self._shards.row(index), rng, size=self.picture_size)
 
-    def conversation(self, index: int, rng: Random) -> Conversation:
+    @property
+    def shard_sizes(self) -> NDArray[np.int64]:
+        """Samples of each shard."""
+        return self._shards.sizes
+
+    @property
+    def heads(self) -> Sequence[IndexHead]:
+        """What is known of each shard."""
+        return self._shards.heads
+
+    def conversation(self, index: int, rng: Random, form: int | None = None) -> Conversation:
         """The conversation of a sample, its pictures drawn as the rng says."""
         row = render_row(self._shards.row(index), rng, size=self.picture_size)
-        return replace(self.task.to_conversation(row, rng), source=self.name)
+        return replace(self.task.to_conversation(row, rng, form), source=self.name)
 
-    def lengths(self, processor: Processor) -> NDArray[np.int64]:
-        """Tokens of every sample as an upper bound; nothing is drawn for it."""
+    def forms(self, shard: int, processor: Processor) -> FormTable:
+        """What the samples of a shard can become; nothing is drawn for it."""
+        return find_forms(
+            self._shards, shard, self.task, processor, read=self._stand_in, meaning=self._meaning
+        )
+
+    def totals(self, shard: int, processor: Processor) -> FormTotals:
+        """Sums over the forms of a shard."""
+        return find_totals(
+            self._shards, shard, self.task, processor, read=self._stand_in, meaning=self._meaning
+        )
+
+    def fingerprint(self) -> str:
+        """Shards, task and size of the pictures."""
+        return f"{self._shards.fingerprint()}{self.task.meaning}{self._meaning}"
+
+    @property
+    def _meaning(self) -> str:
+        return f"rendered {self.picture_size}"
+
+    def _stand_in(self, index: int) -> Row:
+        """A row with a blank for every scene, as large as its picture will be."""
         blank = Image.new("RGB", (self.picture_size, self.picture_size))
-
-        def stand_in(index: int) -> Row:
-            row = self._shards.row(index)
-            return replace(row, rendered=dict.fromkeys(_scenes(row), blank))
-
-        return measure_rows(stand_in, len(self), self.task, processor)
+        row = self._shards.row(index)
+        return replace(row, rendered=dict.fromkeys(_scenes(row), blank))
 
     def where(self, index: int) -> str:
         """The shard of a sample."""
