@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mllm_npu.commands.console import bar, console, later
+from mllm_npu.commands import data_convert, data_inspect
+from mllm_npu.commands.console import Json, bar, console, later
 
-app = typer.Typer(help="Make and index data sets.", no_args_is_help=True)
+_INDEX_EXAMPLES = (
+    "Examples: `mllm-npu data index 'shards/*.tar'` · "
+    "`mllm-npu data index 'shards/{0000..0127}.tar' --workers 8` · "
+    "`mllm-npu data index --for experiment=digits/mllm`"
+)
+
+app = typer.Typer(help="Make, convert, index and look at data sets.", no_args_is_help=True)
+app.add_typer(data_convert.app)
+app.add_typer(data_inspect.app)
 
 
 @app.command("digits", epilog="Example: `mllm-npu data digits --out data/digits`")
@@ -30,28 +41,62 @@ def data_scenes(
     _make_world("data.worlds.scenes", "make_scenes", out, seed)
 
 
-@app.command("index", epilog="Example: `mllm-npu data index 'shards/*.tar'`")
-def data_index(shards: Annotated[str, typer.Argument(help="Glob of webdataset tars.")]) -> None:
-    """Write the index beside each shard; unchanged shards are left alone."""
+@app.command("index", epilog=_INDEX_EXAMPLES)
+def data_index(
+    shards: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Webdataset tars: paths, globs, brace lists, URLs.", show_default=False
+        ),
+    ] = None,
+    meant_for: Annotated[
+        list[str] | None,
+        typer.Option("--for", help="Override of a run whose data sets are indexed and measured."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the index beside each shard; unchanged shards are left alone.
+
+    With `--for`, the tokens of every row are counted as well, which a run would do at its start.
+    """
+    if bool(shards) == bool(meant_for):
+        raise typer.BadParameter("give shards, or --for a run")
+    if meant_for:
+        _measure(meant_for, workers, as_json=as_json)
+        return
     progress, move = bar("indexing")
     with progress:
-        count = later("data.index").index_shards(shards, progress=move)
-    console.print(f"{count} samples indexed")
-
-
-@app.command("pictures", epilog="Example: `mllm-npu data pictures photos --out data/pictures`")
-def data_pictures(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures, texts beside them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the shards.")],
-    rows_per_shard: Annotated[int, typer.Option(min=1, help="Pictures of one shard.")] = 1000,
-) -> None:
-    """Turn a folder of pictures into indexed shards; equal names up to the dot are one row."""
-    progress, move = bar(f"converting {folder}")
-    with progress:
-        count = later("data.convert.folder").convert_folder(
-            folder, out, rows_per_shard=rows_per_shard, progress=move
+        report = later("data.index").index_shards(shards, progress=move, num_workers=workers)
+    for shard, broken in report.breaks:
+        console.print(f"broken: {shard}, byte {broken.offset}: {broken.reason}", style="yellow")
+    if as_json:
+        breaks = [[shard, one.offset, one.reason] for shard, one in report.breaks]
+        typer.echo(
+            json.dumps(
+                {"samples": report.num_samples, "shards_built": report.num_built, "breaks": breaks}
+            )
         )
-    console.print(f"{count} rows in {out}")
+    console.print(f"{report.num_samples} samples indexed, {report.num_built} shards anew")
+
+
+def _measure(overrides: list[str], workers: int, *, as_json: bool) -> None:
+    build, config = later("build"), later("config").load_config("training", overrides)
+    build.require_world(config)
+    processor = build.build_processor(config)
+    sources = [build.build_part(node) for node in config.dataset.sources]
+    progress, move = bar("measuring")
+    with progress:
+        found = later("data.measure").measure_sources(
+            sources, processor, num_workers=workers, progress=move
+        )
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(one) for one in found]))
+    for one in found:
+        console.print(
+            f"{one.name}: {one.num_samples} samples, {one.num_usable} usable, "
+            f"{one.num_targets:.0f} tokens to learn"
+        )
 
 
 def _make_world(module: str, function: str, out: Path, seed: int) -> None:

@@ -171,13 +171,15 @@ def build_index(shard: str | Path) -> ShardIndex:
     """Walk a shard once and write its index; broken places are noted, what is whole is kept.
 
     Raises:
-        DataError: if the shard is missing, or nowhere is room for the index.
+        DataError: if the shard is missing or no tar, or nowhere is room for the index.
     """
     file = open_shard(shard)
     signature = _sign(file)
     breaks: list[Break] = []
     entries = list(_scan(file, int(signature["size"]), breaks))
     file.close()
+    if breaks and not entries:
+        raise DataError(f"Shard {shard} is no tar: {breaks[0].reason} Make it again.")
     sizes = [size for entry in entries for size in entry.pictures]
     tensors = {
         "offset": torch.tensor([entry.start for entry in entries], dtype=torch.int64),

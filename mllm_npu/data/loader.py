@@ -179,7 +179,10 @@ class PackedBatches(Iterator[Batch]):
     def _open(self) -> Iterator[ReadPack]:
         """Read this rank's packs from the position on, in this process or in workers."""
         self._behind = deque()
-        packs = self._walk(self._behind)
+        walk = self.order.walk(
+            self._position, rank=self.rank, world_size=self.world_size, epochs=self.epochs
+        )
+        packs = _note_positions(walk, self._behind)
         if self.num_workers == 0:
             return map(self.reader.__getitem__, packs)
         loader = DataLoader(
@@ -187,13 +190,17 @@ class PackedBatches(Iterator[Batch]):
         )
         return iter(loader)
 
-    def _walk(self, behind: deque[Position]) -> Iterator[Pack]:
-        """This rank's packs; notes the position behind each, which is ours once it is read."""
-        for pack, position in self.order.walk(
-            self._position, rank=self.rank, world_size=self.world_size, epochs=self.epochs
-        ):
-            behind.append(position)
-            yield pack
+
+def _note_positions(
+    walk: Iterator[tuple[Pack, Position]], behind: deque[Position]
+) -> Iterator[Pack]:
+    """The packs of a walk; the position behind each is ours once the pack is read.
+
+    It knows nothing of the loader: workers whose end waits for a reference cycle end late.
+    """
+    for pack, position in walk:
+        behind.append(position)
+        yield pack
 
 
 def _of_rank(quarantine: str | Path | None, rank: int) -> Path | None:

@@ -3,10 +3,13 @@
 import io
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from mllm_npu.data.forms import Form, FormTable
 from mllm_npu.data.row import Row
+from mllm_npu.data.source import SampleSource
 from mllm_npu.data.worlds.digits import make_digits
 from mllm_npu.data.worlds.scenes import make_scenes
 from mllm_npu.processing.anyres import AnyResolution
@@ -90,3 +93,50 @@ def scenes_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     make_scenes(folder, scale=0.01)
     return folder
+
+
+class CountedSource(SampleSource):
+    """A source without files: lengths are given, one form each unless shares are given."""
+
+    def __init__(self, name="set", weight=1.0, shards=((3, 1),), tiles=0, learnt=1):
+        """``shards``: for each shard the tokens of its samples."""
+        self.name = name
+        self.weight = weight
+        self.tokens = [list(shard) for shard in shards]
+        self.tiles = tiles
+        self.learnt = learnt
+        self.measured = []
+
+    def __len__(self):
+        return sum(map(len, self.tokens))
+
+    @property
+    def shard_sizes(self):
+        return np.array([len(shard) for shard in self.tokens])
+
+    def row(self, index):
+        raise NotImplementedError
+
+    def conversation(self, index, rng, form=None):
+        raise NotImplementedError
+
+    def forms(self, shard, processor):
+        self.measured.append(shard)
+        return FormTable.of(
+            [Form(num_text_tokens=n, num_learnt_tokens=self.learnt, num_drawn=self.tiles)]
+            for n in self.tokens[shard]
+        )
+
+    def totals(self, shard, processor):
+        return self.forms(shard, processor).totals()
+
+    def where(self, index):
+        return f"{self.name}.tar"
+
+    def fingerprint(self):
+        return repr(self.tokens)
+
+
+@pytest.fixture(scope="session")
+def counted_source():
+    return CountedSource

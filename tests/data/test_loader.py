@@ -1,5 +1,11 @@
+import gc
+import json
+import multiprocessing
+import time
+from collections import Counter
 from itertools import islice
 
+import fsspec
 import pytest
 import torch
 
@@ -47,6 +53,10 @@ def names(batch):
     return [(source, key) for source, key in zip(batch.sources, batch.keys, strict=True) if source]
 
 
+def epoch_of(loader, number=0):
+    return loader.order.epoch(number)
+
+
 def equal(one: Batch, other: Batch):
     return all(
         torch.equal(getattr(one, name), getattr(other, name))
@@ -79,8 +89,8 @@ def test_every_sample_once_per_epoch_with_weights_equal_to_sizes(load, digits_fo
 
 def test_batches_go_on_without_end_and_epochs_differ(load):
     loader = load()
-    first = [names(batch) for batch in islice(loader, len(loader.plan(0)))]
-    second = [names(batch) for batch in islice(loader, len(loader.plan(1)))]
+    first = [names(batch) for batch in islice(loader, len(epoch_of(loader)))]
+    second = [names(batch) for batch in islice(loader, len(epoch_of(loader, 1)))]
     assert first != second
     assert loader.state_dict()["epoch"] == 2
 
@@ -95,7 +105,7 @@ def test_workers_change_nothing(load, num_workers):
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_resume_at_every_position_gives_the_same_following_samples(load, world_size):
-    total = 3 * len(load().plan(0)) // world_size
+    total = 3 * len(epoch_of(load())) // world_size
     ranks = [load(rank=rank, world_size=world_size) for rank in range(world_size)]
     uninterrupted, states = [], []
     for _ in range(total):
@@ -124,25 +134,43 @@ def test_resume_with_another_number_of_workers(load, before, after):
     assert found == expected
 
 
-def test_a_changed_world_size_neither_repeats_nor_loses_a_sample(load):
-    """A ledger over three epochs on one, then four, then two ranks."""
-    num_epochs, ledger, state = 3, [], None
-    all_packs = [pack for epoch in range(num_epochs) for pack in load().plan(epoch)]
-    for world_size, steps in ((1, 7), (4, 2), (2, (len(all_packs) - 15) // 2)):
-        ranks = [load(rank=rank, world_size=world_size) for rank in range(world_size)]
+@pytest.mark.parametrize("workers", [(0, 0, 0), (1, 2, 0), (2, 0, 1)])
+def test_a_changed_world_size_neither_repeats_nor_loses_a_sample(load, digits_folder, workers):
+    """A ledger over three epochs on one, then four, then two ranks, with changing workers."""
+    sources = sources_of(digits_folder)
+    for source in sources:
+        source.weight = len(source)
+    common = {"sources": sources, "samples_per_epoch": None, "tokens_per_pack": 260, "epochs": 3}
+    num_packs = sum(len(epoch_of(load(**common), epoch)) for epoch in range(3))
+    ledger, state = Counter(), None
+    third = num_packs // 3
+    plans = zip((1, 4, 2), (third, third // 4, num_packs), workers, strict=True)
+    for world_size, most_steps, num_workers in plans:
+        ranks = [
+            load(rank=rank, world_size=world_size, num_workers=num_workers, **common)
+            for rank in range(world_size)
+        ]
         for rank in ranks:
             if state:
                 rank.load_state_dict(state)
-        for _ in range(steps):
-            ledger += [names(next(rank)) for rank in ranks]
+        for step in islice(zip(*ranks, strict=True), most_steps):
+            ledger.update(name for batch in step for name in names(batch))
+            num_packs -= world_size
+        assert all(rank.state_dict() == ranks[0].state_dict() for rank in ranks)
         state = ranks[0].state_dict()
-    expected = [names(batch) for batch in islice(load(), len(ledger))]
-    assert ledger == expected
-    assert len(ledger) >= len(all_packs) - 1
+        for rank in ranks:
+            rank.close()
+    assert num_packs in (0, 1)  # a last step that is not whole is left out
+    everything = Counter({(s.name, s.row(n).key): 3 for s in sources for n in range(len(s))})
+    missing, repeated = everything - ledger, ledger - everything
+    assert not repeated
+    assert (len(missing) > 0) == (num_packs == 1)
+    left = epoch_of(load(**common), 2)[-1] if num_packs else ()
+    assert sum(missing.values()) == len(left)
 
 
 def test_the_last_step_of_the_last_epoch_is_whole(load):
-    num_packs = sum(len(load().plan(epoch)) for epoch in range(2))
+    num_packs = sum(len(epoch_of(load(), epoch)) for epoch in range(2))
     counts = [len(list(load(rank=rank, world_size=4, epochs=2))) for rank in range(4)]
     assert counts == [num_packs // 4] * 4
 
@@ -150,7 +178,17 @@ def test_the_last_step_of_the_last_epoch_is_whole(load):
 def test_the_position_is_where_batches_were_handed_out_not_where_workers_are(load):
     loader = load(num_workers=2)
     next(loader)
-    assert loader.state_dict()["consumed"] == 1
+    assert loader.state_dict()["consumed"] == len(epoch_of(loader)[0])
+
+
+def test_a_loader_that_is_dropped_ends_its_workers_at_once(load):
+    loader = load(num_workers=2)
+    next(loader)
+    begin = time.perf_counter()
+    del loader
+    gc.collect()
+    assert time.perf_counter() - begin < 4
+    assert not multiprocessing.active_children()
 
 
 def test_state_is_plain_and_small(load):
@@ -184,7 +222,7 @@ def captions(folder, make_row, png, texts):
 def test_skipped_samples_are_counted(load, tmp_path, make_row, png):
     texts = [b"a seven", b"", b"an eight", b""]
     loader = load(sources=[captions(tmp_path, make_row, png, texts)], samples_per_epoch=None)
-    used = sum(batch.num_samples for batch in islice(loader, len(loader.plan(0))))
+    used = sum(batch.num_samples for batch in islice(loader, len(epoch_of(loader))))
     assert used == 2
     assert loader.skipped == {"caption empty": 2}
 
@@ -195,7 +233,7 @@ def test_a_hundred_skips_in_a_row_stop_with_the_shards_name(
 ):
     source = captions(tmp_path, make_row, png, [b""] * 120)
     loader = load(sources=[source], samples_per_epoch=None, num_workers=num_workers)
-    with pytest.raises(DataError, match=r"100 samples in a row .*a\.tar.*caption empty"):
+    with pytest.raises(DataError, match=r"1\d\d samples in a row .*a\.tar.*caption empty"):
         list(islice(loader, 120))
 
 
@@ -203,7 +241,7 @@ def test_a_hundred_skips_in_a_row_stop_with_the_shards_name(
 def test_a_vanished_shard_stops_with_one_clear_message(load, tmp_path, make_row, png, num_workers):
     source = captions(tmp_path, make_row, png, [b"a seven"] * 4)
     loader = load(sources=[source], samples_per_epoch=None, num_workers=num_workers)
-    source._shards._readers[0].close()
+    source._shards.close()
     (tmp_path / "a.tar").unlink()
     with pytest.raises(DataError, match=r"^Shard .*a\.tar cannot be read: No such file") as caught:
         next(loader)
@@ -240,3 +278,100 @@ def test_a_source_without_samples_is_named(load, digits_folder, tmp_path):
     empty = Source(name="none", shards=str(tmp_path / "none.tar"), task=PureText())
     with pytest.raises(ConfigError, match=r"\['none'\] have a weight and no samples"):
         load(sources=[*sources_of(digits_folder), empty])
+
+
+def test_faults_are_listed_with_shard_key_and_reason(load, tmp_path, make_row, png):
+    texts = [b"a seven", b"", b"an eight"] * 4
+    quarantine = tmp_path / "run" / "quarantine.jsonl"
+    loader = load(
+        sources=[captions(tmp_path, make_row, png, texts)],
+        samples_per_epoch=None,
+        quarantine=quarantine,
+    )
+    list(islice(loader, len(epoch_of(loader)) + len(epoch_of(loader, 1))))
+    listed = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert sorted(line["key"] for line in listed) == ["r0001", "r0004", "r0007", "r0010"]
+    assert {line["reason"] for line in listed} == {"caption empty"}
+    assert {line["shard"] for line in listed} == {str(tmp_path / "a.tar")}
+
+
+def test_other_ranks_list_in_files_of_their_own(load, tmp_path, make_row, png):
+    source = captions(tmp_path, make_row, png, [b"", b"a seven"] * 30)
+    for rank in range(2):
+        loader = load(
+            sources=[source],
+            rank=rank,
+            world_size=2,
+            samples_per_epoch=None,
+            quarantine=tmp_path / "q.jsonl",
+            max_skip_share=1.0,
+        )
+        list(islice(loader, len(epoch_of(loader)) // 2))
+    first, second = (
+        {json.loads(line)["key"] for line in (tmp_path / name).read_text().splitlines()}
+        for name in ("q.jsonl", "q-rank1.jsonl")
+    )
+    assert first
+    assert second
+    assert not first & second
+
+
+def test_too_large_a_share_of_faults_stops_the_run(load, tmp_path, make_row, png):
+    source = captions(tmp_path, make_row, png, [b"", b"a seven", b"an eight"] * 100)
+    loader = load(sources=[source], samples_per_epoch=None, max_skip_share=0.25)
+    with pytest.raises(DataError, match=r"of the last \d+ samples were skipped.*a\.tar"):
+        list(islice(loader, len(epoch_of(loader))))
+
+
+def test_what_a_filter_leaves_out_does_not_stop_the_run(load, tmp_path, make_row, png):
+    rows = [make_row(f"r{n:04d}", txt=b"a seven", png=png(4, 4)) for n in range(300)]
+    write_shard(tmp_path / "a.tar", rows)
+    task = Caption(min_resolution=8)
+    source = Source(name="set", shards=str(tmp_path / "a.tar"), task=task)
+    loader = load(sources=[source], samples_per_epoch=None, quarantine=tmp_path / "q.jsonl")
+    list(islice(loader, len(epoch_of(loader))))
+    assert loader.skipped == {"picture too small": 300}
+    assert not (tmp_path / "q.jsonl").exists()
+
+
+def test_a_shard_that_was_cut_off_gives_what_it_has_and_says_so(load, tmp_path, make_row, png):
+    source = captions(tmp_path, make_row, png, [b"a seven"] * 20)
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2 + 700])
+    cut = Source(name="set", shards=str(tmp_path / "a.tar"), task=Caption())
+    assert 5 < len(cut) < len(source)
+    loader = load(sources=[cut], samples_per_epoch=None, quarantine=tmp_path / "q.jsonl")
+    assert loader.skipped["tar broken, samples may be missing"] == 1
+    assert "The tar ends inside" in (tmp_path / "q.jsonl").read_text()
+    assert sum(batch.num_samples for batch in islice(loader, len(epoch_of(loader)))) >= 5
+
+
+def test_a_vanished_shard_can_be_put_back_and_the_run_goes_on(load, tmp_path, make_row, png):
+    source = captions(tmp_path, make_row, png, [b"a seven"] * 20)
+    common = {"sources": [source], "samples_per_epoch": None, "tokens_per_pack": 60}
+    expected = [names(batch) for batch in islice(load(**common), 8)]
+    loader = load(**common)
+    found = [names(batch) for batch in islice(loader, 3)]
+    source._shards.close()
+    (tmp_path / "a.tar").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="Put it back, then resume"):
+        next(loader)
+    state = loader.state_dict()
+    (tmp_path / "elsewhere").rename(tmp_path / "a.tar")
+    resumed = load(**common)
+    resumed.load_state_dict(state)
+    assert found + [names(batch) for batch in islice(resumed, 5)] == expected
+
+
+def test_remote_shards_give_the_batches_of_local_ones(load, digits_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    store = fsspec.filesystem("memory")
+    for path in sorted((digits_folder / "caption").glob("train-*.tar")):
+        store.pipe_file(f"/loader/{path.name}", path.read_bytes())
+    local = f"{digits_folder}/caption/train-*.tar"
+    batches = [
+        list(islice(load(sources=[Source(name="c", shards=shards, task=Caption())]), 6))
+        for shards in (local, "memory://loader/train-*.tar")
+    ]
+    assert all(equal(one, other) for one, other in zip(*batches, strict=True))
+    store.rm("/loader", recursive=True)

@@ -1,89 +1,90 @@
-"""A folder of loose files, named as the members of a webdataset tar, to indexed shards."""
+"""Folder format: loose pictures and texts, named as the members of a webdataset tar."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mllm_npu.data.index import find_index
-from mllm_npu.data.row import Row, is_picture_name
-from mllm_npu.data.shards import split_name, write_shard
-from mllm_npu.errors import DataError
+from mllm_npu.data.convert.listing import Listing
+from mllm_npu.data.convert.loose_row import build_row, is_picture_file
+from mllm_npu.data.convert.source_format import Options, Part, Refusal, SourceFormat, refuse
+from mllm_npu.data.convert.tar_samples import split_loose_name
+from mllm_npu.data.row import Row
+from mllm_npu.errors import SkipSample
 
-_TEXTS = ("json", "txt")
+_TEXTS = ("json", "txt", "cls")
 
 
-def convert_folder(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    rows_per_shard: int = 1000,
-    progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Write the pictures of a folder, and the texts beside them, as shards with an index each.
+class FolderFormat(SourceFormat):
+    """Reads files whose names are equal up to the first dot as one row.
 
-    Files whose names are equal up to the first dot are one row: ``cat.jpg`` with ``cat.txt`` is a
-    captioned picture, ``7.source.png`` with ``7.target.png`` and ``7.json`` an edit. Files of other
-    kinds, and rows without a picture, are left out.
-
-    Args:
-        folder: searched with all its subfolders.
-        out: gets ``00000.tar``, ``00001.tar``, ...; must not hold shards yet.
-        rows_per_shard: rows of one shard.
-        progress: called with the rows written and their number.
-
-    Returns:
-        How many rows were written.
-
-    Raises:
-        DataError: no picture is there, ``out`` holds shards, or a file cannot be read.
+    ``cat.jpg`` with ``cat.txt`` is a captioned picture, ``7.source.png`` with ``7.target.png`` and
+    ``7.json`` an edit, ``dog.png`` alone a picture.
     """
-    root, target = Path(folder), Path(out)
-    groups = _group(root)
-    if not groups:
-        raise DataError(
-            f"Pictures were asked for in {root}, there are none (png, jpg, jpeg, webp, ...). "
-            "Check the path."
-        )
-    if rows_per_shard < 1:
-        raise DataError(f"rows_per_shard={rows_per_shard} was asked for. Give at least 1.")
-    if any(target.glob("*.tar")):
-        raise DataError(f"{target} holds shards already. Give an empty folder.")
-    target.mkdir(parents=True, exist_ok=True)
-    written = 0
-    for start in range(0, len(groups), rows_per_shard):
-        path = target / f"{start // rows_per_shard:05d}.tar"
-        written += write_shard(path, _rows(root, groups[start : start + rows_per_shard]))
-        find_index(path)
-        if progress is not None:
-            progress(written, len(groups))
-    return written
 
+    name = "folder"
+    aliases = ("pictures", "images")
+    summary = "folder of pictures, each with a .txt or .json of the same name or alone"
 
-def _group(root: Path) -> list[tuple[str, list[Path]]]:
-    """Files by row, in the order of their names."""
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*")):
-        parts = split_name(path.relative_to(root).as_posix())
-        if parts is None or not path.is_file():
-            continue
-        key, extension = parts
-        if is_picture_name(extension) or extension.rpartition(".")[2] in _TEXTS:
-            groups.setdefault(key, []).append(path)
-    return [
-        (key, paths)
-        for key, paths in groups.items()
-        if any(is_picture_name(path.name) for path in paths)
-    ]
+    def recognises(self, listing: Listing) -> bool:
+        """Whether there is a picture."""
+        return any(_is_picture(name) for name in listing.names)
 
+    def split(self, listing: Listing, options: Options) -> Sequence[Part]:
+        """So many rows together, in the order of their names."""
+        rows = list(_group(listing.names).values())
+        parts = []
+        for start in range(0, len(rows), options.rows_per_part):
+            chosen = rows[start : start + options.rows_per_part]
+            names = tuple(name for row in chosen for name in row)
+            parts.append(
+                Part(
+                    path=str(listing.root),
+                    first=start,
+                    num_rows=len(chosen),
+                    num_bytes=sum((listing.root / name).stat().st_size for name in names),
+                    names=names,
+                )
+            )
+        return parts
 
-def _rows(root: Path, groups: Sequence[tuple[str, list[Path]]]) -> Iterator[Row]:
-    for key, paths in groups:
-        members: dict[str, bytes] = {}
-        for path in paths:
-            parts = split_name(path.relative_to(root).as_posix())
+    def read(self, part: Part, options: Options) -> Iterator[Row | Refusal]:
+        """One row for each name; a file of another kind beside it is refused alone."""
+        for key, names in _group(part.names).items():
+            foreign = [name for name in names if not _is_of_a_row(name)]
+            for name in foreign:
+                yield Refusal(reason="file of another kind", at=name)
+            if len(foreign) == len(names):
+                continue
             try:
-                members[parts[1] if parts else path.suffix] = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-        yield Row(key=key, members=members)
+                contents = [_read(Path(part.path), name) for name in names if name not in foreign]
+                yield build_row(key, contents, options.class_names)
+            except SkipSample as error:
+                yield refuse(error, ", ".join(names))
+
+
+def _group(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by the key of their row."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        parts = split_loose_name(name)
+        groups.setdefault(parts[0] if parts else name, []).append(name)
+    return groups
+
+
+def _is_picture(name: str) -> bool:
+    parts = split_loose_name(name)
+    return parts is not None and is_picture_file(parts[1])
+
+
+def _is_of_a_row(name: str) -> bool:
+    parts = split_loose_name(name)
+    return parts is not None and (_is_picture(name) or parts[1].rpartition(".")[2] in _TEXTS)
+
+
+def _read(root: Path, name: str) -> tuple[str, bytes]:
+    parts = split_loose_name(name)
+    try:
+        return parts[1] if parts else "", (root / name).read_bytes()
+    except OSError as error:
+        raise SkipSample(f"file cannot be read: {error.strerror}") from error

@@ -39,13 +39,33 @@ def test_a_system_prompt_is_put_in_front_unless_the_row_has_one(row, make_row, r
     turns = task.to_conversation(own, rng).turns
     assert [turn.role for turn in turns] == ["system", "assistant"]
     assert turns[0].parts == (Text(text="own"),)
-    assert task.measure(row, count_words)[0].num_turns == 5
+    (form,) = task.forms(row, count_words)
+    assert (form.num_systems, form.num_users, form.num_assistants) == (1, 2, 2)
+    assert form.num_text_tokens == 9
+    (form,) = task.forms(own, count_words)
+    assert (form.num_systems, form.num_users, form.num_assistants) == (1, 0, 1)
 
 
-def test_measures_pictures_by_who_shows_them(row, count_words):
-    (form,) = Instruction().measure(row, count_words)
-    assert (form.num_text_tokens, form.num_turns) == (7, 4)
+def test_the_form_counts_pictures_by_who_shows_them(row, count_words):
+    (form,) = Instruction().forms(row, count_words)
+    assert (form.num_text_tokens, form.num_learnt_tokens) == (7, 2)
+    assert (form.num_systems, form.num_users, form.num_assistants) == (0, 2, 2)
     assert (form.reads, form.num_drawn) == (((20, 10),), 1)
+
+
+@pytest.mark.parametrize("system", ["", "at the top"])
+@pytest.mark.parametrize("kept", [slice(None), slice(2), slice(3), slice(1, None)])
+def test_lengths_are_exact(make_row, png, assert_exact, size, system, kept):
+    words = {"messages": MESSAGES[kept]}
+    row = make_row(json_member=words, _0__png=png(*size), _1__png=png(96, 16))
+    assert_exact(Instruction(system=system), row)
+
+
+def test_lengths_of_rows_with_their_own_system_turn_are_exact(make_row, png, assert_exact):
+    shown = [{"type": "text", "text": "red"}, {"type": "image", "image": "0.png"}]
+    turns = [{"role": "system", "content": shown}, *MESSAGES, {"role": "system", "content": "left"}]
+    row = make_row(json_member={"messages": turns}, _0__png=png(40, 16), _1__png=png())
+    assert_exact(Instruction(), row)
 
 
 @pytest.mark.parametrize(
@@ -73,4 +93,4 @@ def test_broken_messages_are_skipped(make_row, png, rng, count_words, messages, 
     with pytest.raises(SkipSample, match=reason):
         Instruction().to_conversation(row, rng)
     with pytest.raises(SkipSample, match=reason):
-        Instruction().measure(row, count_words)
+        Instruction().forms(row, count_words)

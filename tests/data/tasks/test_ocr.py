@@ -32,9 +32,21 @@ def test_original_rows_call_the_list_data(make_row, png, rng):
     assert len(Ocr().to_conversation(row, rng).turns) == 2
 
 
-def test_measures_all_turns(row, count_words):
-    (form,) = Ocr().measure(row, count_words)
-    assert (form.num_text_tokens, form.num_turns, form.reads) == (8, 4, ((48, 17),))
+def test_the_form_has_all_turns(row, count_words):
+    (form,) = Ocr().forms(row, count_words)
+    assert (form.num_text_tokens, form.num_learnt_tokens, form.num_drawn) == (8, 4, 0)
+    assert (form.num_systems, form.num_users, form.num_assistants) == (0, 2, 2)
+    assert form.reads == ((48, 17),)
+    (form,) = Ocr(chat=False).forms(row, count_words)
+    assert (form.num_text_tokens, form.num_learnt_tokens) == (8, 4)
+    assert (form.num_users, form.num_assistants) == (0, 0)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("texts", [["read it", "4 0 7"], [" how many? ", "three", "七?", "ü"]])
+def test_lengths_are_exact(make_row, png, assert_exact, size, chat, texts):
+    row = make_row(json_member={"conversations": texts}, png=png(*size))
+    assert_exact(Ocr(chat=chat), row)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +64,12 @@ def test_broken_rows_are_skipped(make_row, png, rng, count_words, texts, reason)
     with pytest.raises(SkipSample, match=reason):
         Ocr().to_conversation(row, rng)
     with pytest.raises(SkipSample, match=reason):
-        Ocr().measure(row, count_words)
+        Ocr().forms(row, count_words)
 
 
-def test_a_row_without_a_picture_is_skipped(make_row, rng):
+def test_a_row_without_a_picture_is_skipped(make_row, rng, count_words):
+    row = make_row(json_member={"data": ["q", "a"]})
     with pytest.raises(SkipSample, match="picture missing"):
-        Ocr().to_conversation(make_row(json_member={"data": ["q", "a"]}), rng)
+        Ocr().to_conversation(row, rng)
+    with pytest.raises(SkipSample, match="picture missing"):
+        Ocr().forms(row, count_words)

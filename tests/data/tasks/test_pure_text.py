@@ -13,8 +13,17 @@ def test_all_of_the_text_is_learnt(make_row, rng, count_words, members):
     (turn,) = talk.turns
     assert (talk.key, talk.task, turn.role, turn.learn) == ("t", "pure_text", "document", True)
     assert [part.text for part in turn.parts] == ["two words"]
-    (form,) = PureText().measure(row, count_words)
-    assert (form.num_text_tokens, form.reads, form.num_drawn) == (2, (), 0)
+    (form,) = PureText().forms(row, count_words)
+    assert (form.num_text_tokens, form.num_learnt_tokens) == (2, 2)
+    assert (form.reads, form.num_drawn) == ((), 0)
+    assert (form.num_systems, form.num_users, form.num_assistants) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("text", [" a red circle\n", "7", "größer 七 😀\n\n which digit"])
+def test_lengths_are_exact(make_row, assert_exact, text):
+    [sample] = assert_exact(PureText(), make_row(json_member={"text": text}))
+    assert_exact(PureText(), make_row(txt=text.encode()))
+    assert (sample.labels[1:] == sample.input_ids[1:]).all()
 
 
 @pytest.mark.parametrize(
@@ -30,4 +39,4 @@ def test_rows_without_text_are_skipped(make_row, rng, count_words, members, reas
     with pytest.raises(SkipSample, match=reason):
         PureText().to_conversation(make_row(**members), rng)
     with pytest.raises(SkipSample, match=reason):
-        PureText().measure(make_row(**members), count_words)
+        PureText().forms(make_row(**members), count_words)
