@@ -100,11 +100,12 @@ def collate(
     starts = [end - length for end, length in zip(ends, lengths, strict=True)]
     tile_starts = [0, *itertools.accumulate(len(row.tiles) for row in rows)][:-1]
     tiles = [row.tiles for row in rows if len(row.tiles)]
-    target_positions, targets, target_sequences = _shift_targets(rows, starts)
+    first = torch.repeat_interleave(torch.tensor(starts), torch.tensor(lengths))
+    target_positions, targets, target_sequences = _shift_targets(rows, first)
     num_rows = num_drawn + draws_none
     return Batch(
         input_ids=torch.cat([row.input_ids for row in rows]),
-        position_ids=torch.cat([torch.arange(length) for length in lengths]),
+        position_ids=torch.arange(ends[-1]) - first,
         sequence_ends=ends,
         target_positions=target_positions,
         targets=targets,
@@ -127,15 +128,23 @@ def collate(
     )
 
 
-def _shift_targets(rows: Sequence[Sample], starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Places [N] before labels, those labels [N], their sequences [N]; never a first token."""
-    places = [(row.labels[1:] != IGNORED_LABEL).nonzero().flatten() for row in rows]
-    targets = [row.labels[1:][place] for row, place in zip(rows, places, strict=True)]
-    return _join(places, starts), torch.cat(targets), _number(places)
+def _shift_targets(rows: Sequence[Sample], first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Places [N] before labels, those labels [N], their sequences [N]; never a first token.
+
+    Args:
+        rows: the sequences.
+        first: for each token the place of its sequence's first, int64 [T].
+    """
+    labels = torch.cat([row.labels for row in rows])
+    is_target = labels != IGNORED_LABEL
+    is_target &= first != torch.arange(len(labels))
+    after = is_target.nonzero().flatten()
+    return after - 1, labels[after], _number([row.labels for row in rows])[after]
 
 
 def _join(values: Sequence[Tensor], offsets: Sequence[int]) -> Tensor:
-    return torch.cat([value + offset for value, offset in zip(values, offsets, strict=True)])
+    moved = [value + offset for value, offset in zip(values, offsets, strict=True) if len(value)]
+    return torch.cat(moved) if moved else values[0]
 
 
 def _number(values: Sequence[Tensor]) -> Tensor:

@@ -155,15 +155,32 @@ def walk_members(
 def _read_members(span: bytes) -> tuple[str, dict[str, bytes]]:
     """Key and members of the one sample in a span of a tar."""
     members: dict[str, bytes] = {}
-    key = ""
+    key, offset, end = "", 0, len(span)
     try:
-        for member in walk_members(lambda at, count: span[at : at + count], 0, len(span)):
-            parts = split_name(member.name)
+        while offset < end:
+            header = span[offset : offset + BLOCK]
+            size, kind, following = _read_header(header, offset, end)
+            if kind not in _REGULAR:
+                return _read_named_members(span)
+            parts = split_name(_short_name(header))
             if parts:
                 key, extension = parts
-                members[extension] = span[member.data : member.data + member.size]
+                members[extension] = span[offset + BLOCK : offset + BLOCK + size]
+            offset = following
     except DataError as error:
         raise SkipSample("tar broken inside the sample") from error
+    return key, members
+
+
+def _read_named_members(span: bytes) -> tuple[str, dict[str, bytes]]:
+    """As above, for a sample with headers that name the file after them."""
+    members: dict[str, bytes] = {}
+    key = ""
+    for member in walk_members(lambda at, count: span[at : at + count], 0, len(span)):
+        parts = split_name(member.name)
+        if parts:
+            key, extension = parts
+            members[extension] = span[member.data : member.data + member.size]
     return key, members
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from random import Random
 
@@ -137,8 +136,7 @@ class Source(SampleSource):
 
     def conversation(self, index: int, rng: Random, form: int | None = None) -> Conversation:
         """The conversation of a sample, named after this source."""
-        talk = self.task.to_conversation(self.row(index), rng, form)
-        return replace(talk, source=self.name)
+        return self.task.to_conversation(self.row(index), rng, form).named(self.name)
 
     def forms(self, shard: int, processor: Processor) -> FormTable:
         """The kept forms of a shard; measured, and kept beside it, where there are none."""

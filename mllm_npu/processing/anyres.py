@@ -87,7 +87,7 @@ class AnyResolution:
         size = self.tile_size
         count = 1 if self._is_single((columns, rows)) else columns * rows + 1
         tiles = (buffer or TileBuffer(capacity=count, tile_size=size)).take(count)
-        self.whole(picture, out=tiles[-1])
+        self.whole(picture, out=tiles[-1:])
         if count > 1:
             stretched = tiles[-1]
             if (columns, rows) != (1, 1):
@@ -98,7 +98,12 @@ class AnyResolution:
         return tiles, _centres(columns, rows) if count > 1 else _centres(0, 0)
 
     def whole(self, picture: Picture, *, out: Tensor | None = None) -> Tensor:
-        """The whole picture as one tile, uint8 [3, S, S]."""
+        """The whole picture as one tile, uint8 [3, S, S].
+
+        Args:
+            picture: of any size.
+            out: takes the tile, uint8 [1, 3, S, S].
+        """
         return stretch(picture, self.tile_size, exact=self.exact, out=out)
 
     def _is_single(self, grid: Grid) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from mllm_npu.processing.raster import Picture
 
@@ -72,6 +72,10 @@ class Conversation:
     key: str = ""
     source: str = ""
     task: str = ""
+
+    def named(self, source: str) -> Self:
+        """The same conversation, from a data set of that name."""
+        return type(self)(turns=self.turns, key=self.key, source=source, task=self.task)
 
 
 def ask(question: str, pictures: Sequence[Picture] = (), *, system: str = "") -> Conversation:

@@ -23,6 +23,9 @@ from mllm_npu.processing.raster import Picture, Raster, to_pillow
 MAX_PIXELS = 64 * 1024 * 1024
 """Largest picture that is decoded unless a caller says otherwise; 192 MiB of RGB."""
 
+_STRETCH_INTO = torch.ops.aten._upsample_bicubic2d_aa.out
+"""What ``interpolate`` calls, which itself has no ``out``."""
+
 _FIRST_ON_ITS_SIDE = 5
 """EXIF orientations from 5 on turn a picture by a quarter."""
 
@@ -136,23 +139,20 @@ def resize(pixels: Tensor, size: int | tuple[int, int], *, out: Tensor | None = 
     Args:
         pixels: uint8 [3, H, W] or [I, 3, H, W].
         size: edge of a square, or (height, width).
-        out: takes the result, which is then given back.
+        out: takes the result, uint8 of the same number of dimensions, and is then given back.
 
     Returns:
         uint8 of the same number of dimensions; the input itself where it already has that size.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    if tuple(pixels.shape[-2:]) == (height, width):
+    if pixels.shape[-2] == height and pixels.shape[-1] == width:
         return pixels if out is None else out.copy_(pixels)
-    batched = pixels if pixels.dim() == 4 else _as_batch(pixels)
-    if out is not None:
-        # What interpolate calls, which itself has no out.
-        torch.ops.aten._upsample_bicubic2d_aa.out(
-            batched, [height, width], False, out=out if out.dim() == 4 else _as_batch(out)
-        )
-        return out
-    stretched = F.interpolate(batched, size=(height, width), mode="bicubic", antialias=True)
-    return stretched if pixels.dim() == 4 else stretched[0]
+    if pixels.dim() == 3:
+        into = None if out is None else _as_batch(out)
+        return resize(_as_batch(pixels), (height, width), out=into)[0]
+    if out is None:
+        return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
+    return _STRETCH_INTO(pixels, [height, width], False, out=out)
 
 
 def _as_batch(pixels: Tensor) -> Tensor:
@@ -174,18 +174,22 @@ def stretch(
         size: edge of a square, or (height, width).
         exact: Pillow's result, the same on every machine and what released checkpoints were trained
             on. False: torch's, 3 to 4 times faster and at most 2 of 255 levels away.
-        out: takes the result, uint8 [3, H, W], which is then given back.
+        out: takes the result, uint8 [1, 3, H, W].
 
     Returns:
         uint8 [3, H, W]; rows of RGB triples in memory.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    if not exact or picture.size == (width, height):
-        return resize(to_tensor(picture), (height, width), out=out)
+    if not exact and isinstance(picture, Raster):
+        batch = torch.from_numpy(picture.pixels)[None].permute(0, 3, 1, 2)
+        return resize(batch, (height, width), out=out)[0]
     pillow = to_pillow(picture)
     rgb = pillow if pillow.mode == "RGB" else _to_rgb(pillow)
-    pixels = to_tensor(rgb.resize((width, height), Image.Resampling.BICUBIC))
-    return pixels if out is None else out.copy_(pixels)
+    if exact:
+        pixels = to_tensor(rgb.resize((width, height), Image.Resampling.BICUBIC))
+    else:
+        pixels = resize(to_tensor(rgb), (height, width))
+    return pixels if out is None else out.copy_(pixels)[0]
 
 
 def to_picture(pixels: Tensor) -> Image.Image:

@@ -16,8 +16,11 @@ from mllm_npu.processing.raster import Picture, Raster
 
 _SIGNATURE = b"\xff\xd8\xff"
 _APP1, _START_OF_SCAN = 0xE1, 0xDA
+_FRAMES = frozenset(
+    (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+)
 _EXIF_MARK = b"Exif\x00\x00"
-_QUICK_COLOURS = ("YCbCr", "Gray", "RGB")
+_QUICK_COMPONENTS = (1, 3)
 _HAS_QUICK_DECODER = importlib.util.find_spec("simplejpeg") is not None
 
 
@@ -41,31 +44,37 @@ def _decode_plain(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
     """Pixels of a plain JPEG [H, W, 3]; None where Pillow must look at it."""
     import simplejpeg  # noqa: PLC0415 - optional
 
-    if _has_exif(data) and _is_turned(data):
+    num_pixels, num_components, has_exif = _read_head(data)
+    if not 0 < num_pixels <= max_pixels or num_components not in _QUICK_COMPONENTS:
+        return None
+    if has_exif and _is_turned(data):
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if height * width > max_pixels or colours not in _QUICK_COLOURS:
-            return None
         return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
     except ValueError:
         return None
 
 
-def _has_exif(data: bytes) -> bool:
-    """Whether one of the segments before the pixels holds EXIF notes.
+def _read_head(data: bytes) -> tuple[int, int, bool]:
+    """Number of pixels, of colour components, and whether there are EXIF notes.
 
-    Source: JPEG (ITU T.81, B.1.1): a marker, then a length of two bytes that counts itself.
+    Zeros where the head is broken.
+
+    Source: JPEG (ITU T.81, B.1.1, B.2.2): a marker, then a length of two bytes that counts itself.
     """
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
+    place, num_pixels, num_components, has_exif = 2, 0, 0, False
+    while place + 10 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         if marker == _START_OF_SCAN:
-            return False
-        if marker == _APP1 and data[place + 4 : place + 10] == _EXIF_MARK:
-            return True
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return False
+            return num_pixels, num_components, has_exif
+        if marker in _FRAMES:
+            height = data[place + 5] << 8 | data[place + 6]
+            num_pixels = height * (data[place + 7] << 8 | data[place + 8])
+            num_components = data[place + 9]
+        elif marker == _APP1 and data[place + 4 : place + 10] == _EXIF_MARK:
+            has_exif = True
+        place += 2 + (data[place + 2] << 8 | data[place + 3])
+    return 0, 0, False
 
 
 def _is_turned(data: bytes) -> bool:

@@ -57,8 +57,14 @@ class TokenLayout:
 def slot_places(starts: list[int], width: int) -> Tensor:
     """Places of slots that lie side by side, int64 [R, W]."""
     if not starts:
-        return torch.empty(0, width, dtype=torch.int64)
+        return _no_slots(width)
     return torch.tensor(starts, dtype=torch.int64)[:, None] + _steps(width)
+
+
+@lru_cache(maxsize=8)
+def _no_slots(width: int) -> Tensor:
+    """No row of slots, int64 [0, W]."""
+    return torch.empty(0, width, dtype=torch.int64)
 
 
 @lru_cache(maxsize=8)

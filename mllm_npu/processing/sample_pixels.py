@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -52,6 +53,8 @@ def cut_pictures(
             drawn, to change it.
         buffer: gives the memory of the tiles.
     """
+    if not pictures:
+        return _nothing(any_resolution.tile_size, picture_size, condition_pictures)
     tiles: list[Tensor] = []
     positions: list[Tensor] = []
     numbers: tuple[list[int], list[int]] = ([], [])
@@ -76,11 +79,27 @@ def cut_pictures(
     return SamplePixels(
         tiles=_join(tiles, size=any_resolution.tile_size, buffer=buffer),
         tile_positions=_join_positions(positions),
-        read_tiles=_to_tensor(numbers[0]),
-        draw_tiles=_to_tensor(numbers[1]),
+        read_tiles=_to_tensor(tuple(numbers[0])),
+        draw_tiles=_to_tensor(tuple(numbers[1])),
         pictures=targets,
         conditions=conditions,
         condition_weights=weights,
+    )
+
+
+@lru_cache(maxsize=8)
+def _nothing(tile_size: int, picture_size: int | None, condition_pictures: bool) -> SamplePixels:
+    """What a sample without pictures has; one for all of them, since nothing writes into it."""
+    numbers = torch.empty(0, dtype=torch.int64)
+    pictures = None if picture_size is None else _join([], size=picture_size)
+    return SamplePixels(
+        tiles=_join([], size=tile_size),
+        tile_positions=torch.empty(0, 2),
+        read_tiles=numbers,
+        draw_tiles=numbers,
+        pictures=pictures,
+        conditions=pictures if condition_pictures else None,
+        condition_weights=torch.empty(0) if condition_pictures and pictures is not None else None,
     )
 
 
@@ -91,13 +110,13 @@ def _cut_whole(
     if buffer is None:
         return any_resolution.whole(picture)[None]
     tile = buffer.take(1)
-    any_resolution.whole(picture, out=tile[0])
+    any_resolution.whole(picture, out=tile)
     return tile
 
 
-def _to_tensor(numbers: Sequence[int]) -> Tensor:
-    if not numbers:
-        return torch.empty(0, dtype=torch.int64)
+@lru_cache(maxsize=256)
+def _to_tensor(numbers: tuple[int, ...]) -> Tensor:
+    """Numbers of tiles, int64; kept, since most samples have the same few."""
     return torch.tensor(numbers, dtype=torch.int64)
 
 
@@ -112,9 +131,7 @@ def _stretch_all(pictures: Sequence[Picture | None], size: int, *, exact: bool) 
 
 def _join_positions(positions: Sequence[Tensor]) -> Tensor:
     """Places of tiles end to end, float32 [I, 2]."""
-    if len(positions) == 1:
-        return positions[0]
-    return torch.cat(list(positions)) if positions else torch.empty(0, 2)
+    return positions[0] if len(positions) == 1 else torch.cat(list(positions))
 
 
 def _join(blocks: Sequence[Tensor], *, size: int, buffer: TileBuffer | None = None) -> Tensor:

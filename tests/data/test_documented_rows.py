@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from mllm_npu.data.forms import FormTable
 from mllm_npu.data.tasks.caption import Caption
 from mllm_npu.data.tasks.edit import Edit
 from mllm_npu.data.tasks.instruction import Instruction
@@ -28,11 +29,16 @@ def test_both_languages_show_the_same_rows_of_every_kind(root):
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_a_documented_row_becomes_a_sample(root, make_row, png, processor, kind):
-    pictures = {"png": png(), "_0__png": png(), "_1__png": png()}
-    if kind == "edit":
-        pictures = {"source__png": png(), "target__png": png()}
+def test_a_documented_row_becomes_a_sample_as_long_as_told(root, make_row, png, processor, kind):
+    names = ("png", "0.png", "1.png", "2.png", "source.png", "target.png")
+    pictures = {name: png(32, 16) for name in names}
     row = make_row(json_member=examples(root / "data" / "data.md")[kind], **pictures)
-    talk = TASKS[kind]().to_conversation(row, Random(0))
-    assert talk.task == kind
-    assert (processor.encode(talk).labels >= 0).any()
+    task = TASKS[kind]()
+    table = FormTable.of([task.forms(row, processor.count_tokens)])
+    lengths = table.tokens(processor.length_rule, processor.any_resolution).tolist()
+    for form, length in enumerate(lengths):
+        talk = task.to_conversation(row, Random(0), form)
+        assert talk.task == kind
+        sample = processor.encode(talk)
+        assert sample.num_tokens == length
+        assert (sample.labels >= 0).any()

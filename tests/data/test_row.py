@@ -1,10 +1,26 @@
 import io
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mllm_npu.data.row import is_picture_name, measure_picture
 from mllm_npu.errors import SkipSample
+from mllm_npu.processing.image_transform import open_picture
+from mllm_npu.processing.jpeg import decode_picture
+from mllm_npu.processing.raster import Raster, to_pillow
+
+
+@pytest.fixture
+def encode():
+    def encode(kind, size):
+        buffer = io.BytesIO()
+        noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(buffer, kind)
+        return buffer.getvalue()
+
+    return encode
 
 
 def test_reads_json_text_and_pictures(make_row, png):
@@ -29,6 +45,7 @@ def test_picture_by_name_and_in_shard_order(make_row, png):
         ({"json": b"{"}, "json member broken"),
         ({"json": b"[1]"}, "json member is not an object"),
         ({"json": b"\xff\xfe"}, "json member broken"),
+        ({"json": b"[" * 100_000}, "json member broken"),
     ],
 )
 def test_broken_json_is_skipped_with_a_reason(make_row, members, reason):
@@ -72,11 +89,39 @@ def test_kept_pictures_are_decoded_once(make_row, png):
     assert set(keeping.kept) == {"0.png"}
 
 
+def test_a_jpeg_is_given_as_a_raster_of_the_same_pixels(make_row, encode):
+    data = encode("JPEG", (20, 10))
+    row = make_row(jpg=data)
+    picture = row.picture()
+    assert isinstance(picture, Raster)
+    assert picture.size == row.picture_size() == (20, 10)
+    assert to_pillow(picture).tobytes() == open_picture(data).tobytes()
+
+
+def test_pictures_are_decoded_as_the_row_is_told(make_row, png):
+    told = []
+    row = replace(make_row(png=png()), decode=lambda data: told.append(data) or "pixels")
+    assert row.picture() == "pixels"
+    assert told == [row.members["png"]]
+
+
+def test_a_picture_with_too_many_pixels_has_a_reason_of_its_own(make_row, png):
+    row = replace(make_row(png=png()), decode=lambda data: decode_picture(data, max_pixels=255))
+    with pytest.raises(SkipSample, match=r"^picture has too many pixels$"):
+        row.picture()
+    assert row.picture_size() == (16, 16)
+
+
+def test_rows_are_equal_by_what_they_hold(make_row, png):
+    first, second = make_row(png=png()), make_row(png=png())
+    first.picture()
+    assert first == second == replace(first, kept={}, decode=open_picture)
+    assert first != make_row(png=png(17, 17))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_size_is_measured_without_decoding(kind):
-    buffer = io.BytesIO()
-    Image.new("RGB", (33, 17)).save(buffer, kind)
-    assert measure_picture(buffer.getvalue()) == (33, 17)
+def test_size_is_measured_without_decoding(encode, kind):
+    assert measure_picture(encode(kind, (33, 17))) == (33, 17)
     with pytest.raises(SkipSample):
         measure_picture(b"not a picture at all")
 

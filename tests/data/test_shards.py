@@ -6,7 +6,7 @@ import pytest
 
 from mllm_npu.data.index import build_index
 from mllm_npu.data.row import Row
-from mllm_npu.data.shards import ShardReader, split_name, walk_members, write_shard
+from mllm_npu.data.shards import BLOCK, ShardReader, split_name, walk_members, write_shard
 from mllm_npu.errors import DataError, SkipSample
 
 
@@ -134,6 +134,70 @@ def test_a_tar_that_ends_inside_a_file_is_told(tmp_path, rows):
     data = path.read_bytes()[:700]
     with pytest.raises(DataError, match="ends inside the file at byte"):
         list(walk_members(lambda at, count: data[at : at + count], 0, len(data)))
+
+
+def test_a_broken_tar_is_walked_on_where_its_breaks_are_taken(tmp_path, rows):
+    path = tmp_path / "shard.tar"
+    write_shard(path, rows)
+    data = bytearray(path.read_bytes())
+
+    def walk(content, breaks=None):
+        return list(
+            walk_members(lambda at, n: content[at : at + n], 0, len(content), breaks=breaks)
+        )
+
+    whole = walk(data)
+    assert [member.name for member in whole] == [
+        f"{row.key}.{name}" for row in rows for name in row.members
+    ]
+    assert walk(data, breaks := []) == whole
+    assert breaks == []
+    for number, member in enumerate(whole):
+        header = member.data - BLOCK
+        broken = bytearray(data)
+        broken[header + 30] ^= 0xFF
+        with pytest.raises(DataError, match=f"header at byte {header} is broken"):
+            walk(broken)
+        assert walk(broken, breaks := []) == whole[:number] + whole[number + 1 :]
+        assert [one.offset for one in breaks] == [header]
+
+
+def test_members_say_where_they_lie(tmp_path, rows):
+    path = tmp_path / "shard.tar"
+    write_shard(path, rows)
+    data = path.read_bytes()
+    before = 0
+    contents = [content for row in rows for content in row.members.values()]
+    members = walk_members(lambda at, n: data[at : at + n], 0, len(data))
+    for member, content in zip(members, contents, strict=True):
+        assert member.start == before
+        assert data[member.data : member.data + member.size] == content
+        assert member.end % BLOCK == 0
+        before = member.end
+
+
+def test_only_regular_files_are_members(tmp_path):
+    path = tmp_path / "odd.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (
+            ("folder", tarfile.DIRTYPE),
+            ("link.txt", tarfile.SYMTYPE),
+            ("pipe.txt", tarfile.FIFOTYPE),
+            ("file.txt", tarfile.REGTYPE),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type = kind
+            archive.addfile(entry)
+    data = path.read_bytes()
+    members = list(walk_members(lambda at, n: data[at : at + n], 0, len(data)))
+    assert [member.name for member in members] == ["file.txt"]
+
+
+def test_a_span_without_a_sample_is_skipped(tmp_path):
+    path = tmp_path / "empty.tar"
+    write_shard(path, [])
+    with pytest.raises(SkipSample, match="no sample where the index says"):
+        ShardReader(path=path).read(0, 1024)
 
 
 def test_names_are_split_at_the_first_dot():

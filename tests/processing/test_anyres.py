@@ -3,12 +3,15 @@
 The few vectors here are from the recorded ones, so that the rule is checked without them too.
 """
 
+import numpy as np
 import pytest
 import torch
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.image_transform import stretch, to_tensor
+from mllm_npu.processing.raster import Raster
+from mllm_npu.processing.tile_buffer import TileBuffer
 
 LAION = ["1x1", "1x2", "1x3", "1x4", "1x5", "2x1", "3x1", "4x1", "5x1", "2x2", "2x3", "3x2"]
 
@@ -44,7 +47,7 @@ def test_tiles_go_row_by_row_and_then_the_whole(picture):
     assert torch.equal(tiles[6], stretch(image, 4))
     assert positions[6].tolist() == [0.5, 0.5]
     assert tiles.dtype == torch.uint8
-    assert tiles.is_contiguous()
+    assert tiles.permute(0, 2, 3, 1).is_contiguous()
     assert positions.dtype == torch.float32
 
 
@@ -83,6 +86,66 @@ def test_the_faster_way_is_close(picture):
     exact, _ = AnyResolution(grids=["2x2"], tile_size=16).split(image)
     fast, _ = AnyResolution(grids=["2x2"], tile_size=16, exact=False).split(image)
     assert (exact.int() - fast.int()).abs().max() <= 2
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("repeat_single_tile", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 9), (16, 8), (40, 11), (7, 50), (33, 16)])
+def test_tiles_are_the_same_in_a_buffer(picture, size, repeat_single_tile, exact):
+    cut = AnyResolution(
+        grids=["1x1", "2x1", "3x2", "1x3"],
+        tile_size=8,
+        repeat_single_tile=repeat_single_tile,
+        exact=exact,
+    )
+    image, buffer = picture(*size), TileBuffer(capacity=20, tile_size=8)
+    plain, positions = cut.split(image)
+    buffer.take(2)
+    tiles, same_positions = cut.split(image, buffer=buffer)
+    assert torch.equal(tiles, plain)
+    assert torch.equal(same_positions, positions)
+    assert buffer.used == 2 + cut.num_tiles(*size) == 2 + len(tiles)
+    assert {one.permute(0, 2, 3, 1).is_contiguous() for one in (tiles, plain)} == {True}
+    again, _ = cut.split(image, buffer=buffer)
+    assert again.data_ptr() == tiles.data_ptr() + tiles.numel()
+    assert torch.equal(again, tiles)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (13, 9), (40, 11)])
+def test_a_full_buffer_changes_nothing(picture, size):
+    cut = AnyResolution(grids=["1x1", "2x1", "3x2"], tile_size=8)
+    tiles, _ = cut.split(picture(*size), buffer=TileBuffer(capacity=1, tile_size=8))
+    assert torch.equal(tiles, cut.split(picture(*size))[0])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (31, 17)])
+def test_the_whole_picture_goes_where_it_is_told(picture, size, exact):
+    cut = AnyResolution(grids=["1x1"], tile_size=8, exact=exact)
+    place = TileBuffer(capacity=1, tile_size=8).take(1)
+    given = cut.whole(picture(*size), out=place)
+    assert (given.data_ptr(), given.shape) == (place.data_ptr(), (3, 8, 8))
+    assert torch.equal(place[0], cut.whole(picture(*size)))
+    assert torch.equal(place[0], cut.split(picture(*size))[0][-1])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_raster_is_cut_as_pillows_picture(picture, exact):
+    image = picture(29, 13)
+    cut = AnyResolution(grids=["2x1", "3x2"], tile_size=8, exact=exact)
+    assert torch.equal(cut.split(Raster(np.array(image)))[0], cut.split(image)[0])
+
+
+def test_the_tiles_and_the_whole_of_the_faster_way_are_those_of_its_stretching(picture):
+    image = picture(50, 37)
+    cut = AnyResolution(grids=["2x3"], tile_size=8, exact=False)
+    tiles, _ = cut.split(image)
+    stretched = stretch(image, (24, 16), exact=False)
+    for number in range(6):
+        row, column = divmod(number, 2)
+        part = stretched[:, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8]
+        assert torch.equal(tiles[number], part)
+    assert torch.equal(tiles[6], stretch(image, 8, exact=False))
 
 
 @pytest.mark.parametrize("grid", ["2", "2x", "x2", "0x1", "ax2", "2x-1", "2x2x2", ""])

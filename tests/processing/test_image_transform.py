@@ -11,14 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from mllm_npu.errors import DataError
+from mllm_npu.errors import DataError, PictureTooLargeError
 from mllm_npu.processing.image_transform import (
     open_picture,
+    read_orientation,
+    read_size,
     resize,
     stretch,
     to_picture,
     to_tensor,
 )
+from mllm_npu.processing.raster import Raster
 
 
 def encode(image, **how):
@@ -90,15 +93,44 @@ def test_the_first_frame_of_an_animation_is_taken():
 def test_a_large_picture_is_refused_before_it_is_decoded():
     data = encode(Image.new("RGB", (100, 50)))
     assert open_picture(data, max_pixels=5000).size == (100, 50)
-    with pytest.raises(DataError, match=r"100x50 .* at most 4999 pixels"):
+    with pytest.raises(PictureTooLargeError, match=r"100x50 .* at most 4999 pixels"):
         open_picture(data, max_pixels=4999)
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch):
+    """Pillow refuses from twice its own limit on, before its size is known here."""
     data = encode(Image.new("RGB", (100, 50)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(DataError, match="too many pixels"):
+    with pytest.raises(PictureTooLargeError, match=rf"in the {len(data)} bytes: .*5000 pixels"):
         open_picture(data)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_the_head_tells_size_and_orientation(picture, form):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encode(picture(16, 8), format=form, exif=exif)
+        assert read_size(data) == open_picture(data).size
+        assert read_orientation(data) == (1 if form == "TIFF" else orientation)
+    plain = encode(picture(16, 8), format=form)
+    assert (read_orientation(plain), read_size(plain)) == (1, (16, 8))
+
+
+def test_an_orientation_that_is_none_is_upright(picture):
+    exif = Image.Exif()
+    exif[0x0112] = 42
+    data = encode(picture(16, 8), format="JPEG", exif=exif)
+    assert (read_orientation(data), read_size(data)) == (1, (16, 8))
+
+
+def test_a_head_is_enough_and_nothing_is_not(picture):
+    data = encode(picture(300, 200), format="JPEG")
+    assert read_size(data[:1000]) == (300, 200)
+    for broken in (b"", b"rubbish", data[:20]):
+        for read in (read_size, read_orientation):
+            with pytest.raises(DataError, match=f"head of {len(broken)} bytes"):
+                read(broken)
 
 
 def test_broken_files_are_refused(picture):
@@ -154,6 +186,106 @@ def test_a_stack_is_resized_as_its_pictures_are(picture):
     assert torch.equal(both[1], resize(pixels[1], (4, 6)))
 
 
+@pytest.mark.parametrize("size", [(4, 6), (20, 31), (9, 9), 5, (9, 3), (1, 2)])
+def test_rows_of_triples_are_resized_as_planes_are(picture, size):
+    triples = to_tensor(picture(9, 9))
+    planes = triples.contiguous()
+    assert planes.stride() != triples.stride()
+    first, second = resize(triples, size), resize(planes, size)
+    assert torch.equal(first, second)
+    assert first.permute(1, 2, 0).is_contiguous()
+    assert second.is_contiguous()
+    both = torch.stack([planes, planes.flip(2)])
+    stacked = both.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert torch.equal(resize(stacked, size), resize(both, size))
+
+
+def place(size, order):
+    """Memory for a picture of that size, as planes or as rows of triples, filled with a shade."""
+    height, width = size
+    if order == "planes":
+        return torch.full((3, height, width), 7, dtype=torch.uint8)
+    return torch.full((height, width, 3), 7, dtype=torch.uint8).permute(2, 0, 1)
+
+
+# From planes to triples is below, in a process of its own.
+ORDERS = [("planes", "planes"), ("triples", "triples"), ("triples", "planes")]
+
+
+@pytest.mark.parametrize("size", [(4, 6), (20, 31), (9, 9), (9, 4), (4, 9), (1, 2)])
+@pytest.mark.parametrize(("given", "order"), ORDERS)
+@pytest.mark.parametrize("source", [(9, 9), (1, 13), (13, 1), (1, 1), (40, 3)])
+def test_a_resized_picture_goes_where_it_is_told(picture, size, given, order, source):
+    pixels = to_tensor(picture(*source))
+    pixels = pixels.contiguous() if given == "planes" else pixels
+    out = place(size, order)
+    given_back = resize(pixels, size, out=out)
+    assert (given_back.data_ptr(), given_back.shape) == (out.data_ptr(), out.shape)
+    assert torch.equal(out, resize(pixels, size))
+    stack, both = torch.stack([pixels, pixels.flip(1)]), torch.stack([place(size, order)] * 2)
+    if given == "triples":
+        stack = stack.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    if order == "triples":
+        both = both.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert resize(stack, size, out=both).data_ptr() == both.data_ptr()
+    assert torch.equal(both, resize(stack, size))
+
+
+def test_planes_go_to_a_place_of_triples_without_harm():
+    """torch itself writes beyond the place, or fails an assertion; so not in this process."""
+    program = (
+        "import torch\n"
+        "from mllm_npu.processing.image_transform import resize\n"
+        "for size in ((4, 6), (20, 31), (9, 9), (9, 4), (4, 9)):\n"
+        "    planes = torch.arange(243, dtype=torch.uint8).view(3, 9, 9)\n"
+        "    memory = torch.full((3, *size, 3), 7, dtype=torch.uint8).permute(0, 3, 1, 2)\n"
+        "    resize(planes, size, out=memory[1])\n"
+        "    assert torch.equal(memory[1], resize(planes, size)), size\n"
+        "    assert int(memory[0].min()) == int(memory[2].max()) == 7, size\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("size", [(4, 6), (20, 31), (9, 9), (9, 4), (1, 1)])
+@pytest.mark.parametrize("order", ["planes", "triples"])
+@pytest.mark.parametrize("source", [(9, 9), (1, 13), (13, 1), (1, 1)])
+def test_a_stretched_picture_goes_where_it_is_told(picture, exact, size, order, source):
+    image = picture(*source)
+    expected = stretch(image, size, exact=exact)
+    for given in (image, Raster(np.array(image))):
+        out = place(size, order)[None]
+        stretched = stretch(given, size, exact=exact, out=out)
+        assert (stretched.data_ptr(), stretched.shape) == (out.data_ptr(), (3, *size))
+        assert torch.equal(out[0], expected)
+        assert torch.equal(stretch(given, size, exact=exact), expected)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_place_inside_larger_memory_leaves_its_neighbours_alone(picture, exact):
+    for given in (picture(20, 13), Raster(np.array(picture(20, 13)))):
+        tiles = torch.full((3, 8, 8, 3), 7, dtype=torch.uint8).permute(0, 3, 1, 2)
+        stretch(given, 8, exact=exact, out=tiles[1:2])
+        assert torch.equal(tiles[1], stretch(given, 8, exact=exact))
+        assert {int(tiles[0].min()), int(tiles[2].max())} == {7}
+
+
+def test_a_stretched_picture_is_rows_of_triples(picture):
+    for exact in (True, False):
+        for size in ((4, 6), (9, 9)):
+            stretched = stretch(picture(9, 9), size, exact=exact)
+            assert stretched.permute(1, 2, 0).is_contiguous()
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "1"])
+def test_other_modes_are_stretched_as_rgb(picture, mode):
+    image = picture(9, 9).convert(mode)
+    for exact in (True, False):
+        assert stretch(image, (5, 4), exact=exact).shape == (3, 5, 4)
+    assert torch.equal(stretch(image, 9), to_tensor(image))
+
+
 def test_a_large_header_gives_one_message_and_no_warning(capfd, tmp_path):
     """Pillow warns of such a size by itself; the refusal alone must reach the user."""
     header = encode(Image.new("RGB", (1, 1)))
@@ -168,5 +300,5 @@ def test_a_large_header_gives_one_message_and_no_warning(capfd, tmp_path):
     )
     subprocess.run([sys.executable, "-c", command], check=True, cwd=tmp_path)
     out, err = capfd.readouterr()
-    assert out.startswith("DataError A picture of 10000x10001 was given")
+    assert out.startswith("PictureTooLargeError A picture of 10000x10001 was given")
     assert err == ""

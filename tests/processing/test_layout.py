@@ -37,10 +37,33 @@ def test_a_drawn_picture_teaches_its_opening_tag():
 
 
 def test_without_pictures_shapes_stay():
-    assert slot_places([], 4).shape == (0, 4)
+    for width in (4, 0, 4, 6):
+        places = slot_places([], width)
+        assert (places.shape, places.dtype) == ((0, width), torch.int64)
 
 
 def test_slots_lie_side_by_side():
     places = slot_places([2, 9], 3)
     assert places.tolist() == [[2, 3, 4], [9, 10, 11]]
     assert places.dtype == torch.int64
+
+
+def test_places_of_one_sample_are_not_those_of_another():
+    first = slot_places([2], 3)
+    first += 100
+    assert slot_places([2], 3).tolist() == [[2, 3, 4]]
+    assert slot_places([0, 7], 3).tolist() == [[0, 1, 2], [7, 8, 9]]
+
+
+def test_pieces_of_any_kind_follow_each_other():
+    layout = TokenLayout()
+    layout.add([1], learn=False)
+    layout.add_drawn(DRAWN, (20, 10, 11, 21))
+    layout.add((), learn=True)
+    layout.add_read(READ, [(20, 10, 21)])
+    layout.add([9, 9], learn=True)
+    assert layout.ids == [1, 20, 10, 11, 21, 20, 10, 21, 9, 9]
+    assert layout.labels == [-100, 20, *[-100] * 6, 9, 9]
+    assert (layout.draw_starts, layout.read_starts) == ([2], [6])
+    assert layout.pictures == [DRAWN, READ]
+    assert len(layout.ids) == len(layout.labels)

@@ -3,6 +3,7 @@
 import pickle
 import random
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,8 +16,10 @@ from mllm_npu.processing.chat_template import INSTRUCT, ChatTemplate
 from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage, Text, Turn, ask
 from mllm_npu.processing.image_transform import stretch
 from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.raster import Raster
 from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
-from mllm_npu.processing.tokenizer import train_tokenizer
+from mllm_npu.processing.tile_buffer import TileBuffer
+from mllm_npu.processing.tokenizer import load_tokenizer, train_tokenizer
 
 FIELDS = ("input_ids", "labels", "tiles", "tile_positions", "read_tiles", "read_slots")
 FIELDS += ("draw_tiles", "draw_slots", "pictures")
@@ -216,15 +219,25 @@ def test_a_copy_in_a_worker_encodes_the_same(make_processor, picture):
     assert_same(copied.encode(conversation), sample)
 
 
+class Watched:
+    """A tokenizer that notes what it is asked."""
+
+    def __init__(self, backend):
+        self.backend = backend
+        self.texts = []
+
+    def encode(self, text, **how):
+        self.texts.append(text)
+        return self.backend.encode(text, **how)
+
+
 def test_a_text_is_tokenised_once(make_processor, monkeypatch):
-    processor, calls = make_processor(), []
-    encode = processor.tokenizer.encode
-    monkeypatch.setattr(
-        processor.tokenizer, "encode", lambda t, **how: calls.append(t) or encode(t, **how)
-    )
-    for _ in range(3):
-        processor.encode(talk(text("a cat"), role="document"))
-    assert calls == ["a cat"]
+    processor = make_processor()
+    watched = Watched(processor._backend)
+    monkeypatch.setattr(processor, "_backend", watched)
+    samples = [processor.encode(talk(text("a cat"), role="document")) for _ in range(3)]
+    assert watched.texts == ["a cat"]
+    assert samples[0].num_tokens == samples[2].num_tokens > 2
 
 
 def test_the_cache_does_not_grow_for_ever(make_processor, monkeypatch):
@@ -238,17 +251,116 @@ def test_the_cache_does_not_grow_for_ever(make_processor, monkeypatch):
 
 
 @pytest.mark.parametrize("template", [ChatTemplate(), INSTRUCT, ChatTemplate(system="Be kind.")])
-def test_the_estimate_is_never_too_small(make_processor, picture, template):
+def test_lengths_add_up_by_the_rule(make_processor, picture, template):
     processor = make_processor(chat_template=template)
-    images = [picture(16, 8), picture(8, 8)]
-    for number in range(3):
-        parts = [*map(read, images[:number]), text("which digit is this?")]
+    rule, sizes = processor.length_rule, [(16, 8), (8, 8), (24, 8)]
+    for number in range(4):
+        parts = [*(read(picture(*size)) for size in sizes[:number]), text("which digit is this?")]
         answer = [text("it is 7"), *[drawn(picture())] * number]
         sample = processor.encode(talk(*parts, answer=answer))
-        words = sum(len(processor._tokenize(t)) for t in ("which digit is this?", "it is 7"))
-        sizes = [image.size for image in images[:number]]
-        estimate = processor.estimate_tokens(words, sizes, number)
-        assert sample.num_tokens <= estimate <= sample.num_tokens + 30
+        words = sum(map(processor.count_tokens, ("which digit is this?", "it is 7")))
+        tiles = sum(processor.any_resolution.num_tiles(*size) for size in sizes[:number])
+        frames = rule.opening + rule.default_system + rule.user_frame + rule.assistant_frame
+        pictures = tiles * rule.read_tile + number * rule.drawn_picture
+        assert sample.num_tokens == frames + words + pictures
+
+
+@pytest.mark.parametrize("words", ["", "a cat", " a", "größer 七 😀\n", "</s>", "word " * 500])
+def test_tokens_are_counted_as_they_are_laid_out(make_processor, words):
+    processor = make_processor(max_tokens=5000)
+    assert processor.count_tokens(words) == len(processor._tokenize(words))
+    assert processor.count_tokens(words) == len(
+        processor.tokenizer.encode(words, add_special_tokens=False)
+    )
+
+
+def make_tokenizer(texts, num_slots=8, num_locations=0):
+    trained = train_tokenizer(texts, vocab_size=290)
+    add_special_tokens(trained, SpecialTokens(num_slots=num_slots, num_locations=num_locations))
+    return trained
+
+
+def test_one_tokenizer_is_told_from_another(make_processor, tmp_path):
+    texts = ["a photo of a cat", "which digit is this?"] * 5
+    first = make_tokenizer(texts)
+    fingerprint = make_processor(tokenizer=first).tokenizer_fingerprint
+    assert make_processor(tokenizer=first, max_tokens=7).tokenizer_fingerprint == fingerprint
+    assert make_processor(tokenizer=make_tokenizer(texts)).tokenizer_fingerprint == fingerprint
+    first.save_pretrained(tmp_path)
+    loaded = load_tokenizer(path=str(tmp_path))
+    assert make_processor(tokenizer=loaded).tokenizer_fingerprint == fingerprint
+    processor = pickle.loads(pickle.dumps(make_processor(tokenizer=first)))
+    assert processor.tokenizer_fingerprint == fingerprint
+    others = [
+        make_tokenizer(["entirely other words in here"] * 5),
+        make_tokenizer(texts, num_slots=9),
+        make_tokenizer(texts, num_locations=4),
+    ]
+    told = {make_processor(tokenizer=other).tokenizer_fingerprint for other in others}
+    assert len(told | {fingerprint}) == 4
+
+
+def test_padding_that_someone_left_on_changes_nothing(make_processor, tokenizer):
+    length = make_processor().count_tokens("a cat")
+    fingerprint = make_processor().tokenizer_fingerprint
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    tokenizer.backend_tokenizer.enable_truncation(1)
+    processor = make_processor()
+    assert processor.count_tokens("a cat") == length > 1
+    assert processor.tokenizer_fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_buffer_changes_where_tiles_lie_and_nothing_else(make_processor, picture, exact):
+    cut = AnyResolution(grids=["1x1", "2x1", "3x1"], tile_size=8, exact=exact)
+    processor = make_processor(picture_size=20, any_resolution=cut, condition_pictures=True)
+    wide, one = read(picture(21, 8)), read(picture(9, 9))
+    talks = [
+        talk(wide, text("and"), one, answer=[drawn(picture(11, 7)), text("x")]),
+        talk(text("no picture"), answer=[text("x")]),
+        talk(text("draw"), answer=[drawn(picture(8, 8))]),
+        talk(one, answer=[text("a cat")]),
+    ]
+    buffer = TileBuffer(capacity=20, tile_size=8)
+    for conversation in talks:
+        before = buffer.used
+        plain = processor.encode(conversation)
+        sample = processor.encode(conversation, buffer=buffer)
+        assert_same(sample, plain)
+        assert buffer.used == before + len(plain.tiles)
+        assert sample.tiles.permute(0, 2, 3, 1).is_contiguous()
+    samples = [processor.encode(conversation, buffer=buffer) for conversation in (talks[2],) * 2]
+    joined = buffer.join([sample.tiles for sample in samples])
+    assert joined.data_ptr() == samples[0].tiles.data_ptr()
+    assert torch.equal(joined, torch.cat([sample.tiles for sample in samples]))
+
+
+def test_a_buffer_that_is_full_changes_nothing(make_processor, picture):
+    processor = make_processor()
+    conversation = talk(read(picture(16, 8)), read(picture()), answer=[drawn(picture(24, 8))])
+    plain = processor.encode(conversation)
+    for capacity in range(len(plain.tiles) + 1):
+        buffer = TileBuffer(capacity=capacity, tile_size=8)
+        assert_same(processor.encode(conversation, buffer=buffer), plain)
+
+
+def test_what_is_refused_takes_no_tiles(make_processor, picture):
+    buffer = TileBuffer(capacity=9, tile_size=8)
+    with pytest.raises(SkipSample):
+        make_processor(max_tokens=5).encode(talk(read(picture(24, 8))), buffer=buffer)
+    assert buffer.used == 0
+
+
+def test_rasters_are_encoded_as_pillows_pictures(make_processor, picture):
+    image = picture(21, 9)
+    raster = Raster(np.array(image))
+    for options in ({}, {"augment": AffineAugment(rotation=30)}):
+        processor = make_processor(picture_size=20, **options)
+        given = [
+            processor.encode(talk(read(one), answer=[drawn(one)]), rng=random.Random(3))
+            for one in (image, raster)
+        ]
+        assert_same(*given)
 
 
 def test_answers_are_read_without_pictures_and_controls(make_processor):

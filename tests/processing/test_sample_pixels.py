@@ -1,11 +1,16 @@
 """Pictures become tiles in reading order, and what an image decoder learns from."""
 
+from dataclasses import fields
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from mllm_npu.processing.anyres import AnyResolution
-from mllm_npu.processing.sample_pixels import cut_pictures
+from mllm_npu.processing.raster import Raster
+from mllm_npu.processing.sample_pixels import SamplePixels, cut_pictures
+from mllm_npu.processing.tile_buffer import TileBuffer
 
 TILES = AnyResolution(grids=["1x1", "2x1"], tile_size=4, repeat_single_tile=False)
 
@@ -55,3 +60,47 @@ def test_without_pictures_shapes_stay(condition_pictures):
     assert pixels.tile_positions.shape == (0, 2)
     assert pixels.pictures.shape == (0, 3, 6, 6)
     assert (pixels.conditions is not None) == condition_pictures
+
+
+def test_tiles_lie_in_the_buffer_in_reading_order():
+    shades, drawn = [200, 7, 9, 200], [False, True, False, False]
+    plain, buffer = cut(shades, drawn, picture_size=6), TileBuffer(capacity=9, tile_size=4)
+    buffer.take(1)
+    pixels = cut(shades, drawn, picture_size=6, buffer=buffer)
+    for field in fields(SamplePixels):
+        first, second = getattr(pixels, field.name), getattr(plain, field.name)
+        assert first is second is None or torch.equal(first, second), field.name
+    assert buffer.used == 1 + len(plain.tiles)
+    assert pixels.tiles.data_ptr() == buffer.join([pixels.tiles]).data_ptr()
+    assert pixels.tiles.permute(0, 2, 3, 1).is_contiguous()
+    assert plain.tiles.permute(0, 2, 3, 1).is_contiguous()
+
+
+@pytest.mark.parametrize("capacity", range(9))
+def test_a_buffer_that_is_too_small_changes_nothing(capacity):
+    shades, drawn = [200, 7, 9, 200], [False, True, False, False]
+    buffer = TileBuffer(capacity=capacity, tile_size=4)
+    assert torch.equal(cut(shades, drawn, buffer=buffer).tiles, cut(shades, drawn).tiles)
+
+
+def test_without_pictures_a_buffer_stays_as_it_is():
+    buffer = TileBuffer(capacity=2, tile_size=4)
+    assert cut([], [], buffer=buffer).tiles.shape == (0, 3, 4, 4)
+    assert buffer.used == 0
+
+
+def test_rasters_and_pillows_pictures_are_cut_alike():
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 255, (5, n, 3), dtype=np.uint8) for n in (5, 11)]
+    given = [
+        cut_pictures(
+            [make(array) for array in arrays],
+            [False, True],
+            any_resolution=TILES,
+            picture_size=6,
+            condition_pictures=True,
+        )
+        for make in (Raster, Image.fromarray)
+    ]
+    for field in fields(SamplePixels):
+        assert torch.equal(*(getattr(pixels, field.name) for pixels in given)), field.name
