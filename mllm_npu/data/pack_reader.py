@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 from torch.utils.data import Dataset
 
@@ -14,6 +15,7 @@ from mllm_npu.data.plan import Pack, Pick
 from mllm_npu.data.skips import USED, Outcome
 from mllm_npu.data.source import SampleSource
 from mllm_npu.errors import DataError, SampleFiltered, SkipSample
+from mllm_npu.processing.layout import TokenLayout
 from mllm_npu.processing.processor import Processor
 from mllm_npu.processing.tile_buffer import TileBuffer
 
@@ -62,51 +64,60 @@ class PackReader(Dataset[ReadPack]):
         self.blank = BlankTile.of(processor)
 
     def __getitem__(self, pack: Pack) -> ReadPack:
-        """Read a pack; a failure is a value here, so that it leaves a worker as one message."""
+        """Read a pack; a failure is a value here, so that it leaves a worker as one message.
+
+        All texts are laid out first, then all pictures are cut into one piece of memory.
+        """
+        outcomes = [USED] * len(pack)
+        layouts: list[tuple[int, TokenLayout, Random]] = []
         room = self.tokens_per_pack
-        samples: list[Sample] = []
-        outcomes: list[Outcome] = []
-        # One tile more, for the blank of a pack in which nothing is read or drawn.
-        buffer = TileBuffer(capacity=pack.num_tiles + 1, tile_size=self.blank.tile_size)
-        for pick in pack:
-            source, used = self.sources[pick.source], buffer.used
+        for place, pick in enumerate(pack):
             try:
-                sample = self.read(pick, buffer=buffer)
-                self._check(sample, room)
+                layout, rng = self._lay_out(pick)
+                self._check(layout, room)
             except SkipSample as skip:
-                buffer.used = used
-                outcomes.append(_explain(source, pick, skip))
+                outcomes[place] = _explain(self.sources[pick.source], pick, skip)
             except DataError as error:
                 return ReadPack(batch=None, failure=str(error))
             else:
-                samples.append(sample)
-                room -= sample.num_tokens
-                outcomes.append(USED)
+                layouts.append((place, layout, rng))
+                room -= layout.num_tokens
+        # One tile more, for the blank of a pack in which nothing is read or drawn.
+        capacity = sum(layout.num_tiles for _, layout, _ in layouts) + 1
+        buffer = TileBuffer(capacity=capacity, tile_size=self.blank.tile_size)
+        samples: list[Sample] = []
+        for place, layout, rng in layouts:
+            used = buffer.used
+            try:
+                samples.append(self.processor.fill(layout, rng=rng, buffer=buffer))
+            except SkipSample as skip:
+                buffer.used = used
+                pick = pack.picks[place]
+                outcomes[place] = _explain(self.sources[pick.source], pick, skip)
         batch = collate(samples, blank=self.blank, buffer=buffer)
         return ReadPack(batch=batch, outcomes=tuple(outcomes))
 
-    def read(self, pick: Pick, *, buffer: TileBuffer | None = None) -> Sample:
+    def read(self, pick: Pick) -> Sample:
         """One sample of a plan.
-
-        Args:
-            pick: which one.
-            buffer: gives the memory of its tiles.
 
         Raises:
             SkipSample: if it cannot be used.
             DataError: if its shard cannot be read.
         """
+        layout, rng = self._lay_out(pick)
+        return self.processor.fill(layout, rng=rng)
+
+    def _lay_out(self, pick: Pick) -> tuple[TokenLayout, Random]:
         source = self.sources[pick.source]
         rng = random_of(self.seed, pick.visit, source.name, pick.sample)
-        talk = source.conversation(pick.sample, rng, pick.form)
-        return self.processor.encode(talk, rng=rng, buffer=buffer)
+        return self.processor.lay_out(source.conversation(pick.sample, rng, pick.form)), rng
 
-    def _check(self, sample: Sample, room: int) -> None:
-        if sample.num_tokens > self.tokens_per_pack:
+    def _check(self, layout: TokenLayout, room: int) -> None:
+        if layout.num_tokens > self.tokens_per_pack:
             raise SkipSample("longer than tokens_per_pack")
-        if self.tiles_per_pack is not None and len(sample.tiles) > self.tiles_per_pack:
+        if self.tiles_per_pack is not None and layout.num_tiles > self.tiles_per_pack:
             raise SkipSample("more tiles than tiles_per_pack")
-        if sample.num_tokens > room:
+        if layout.num_tokens > room:
             raise SkipSample("longer than estimated, so its pack is full")
 
 

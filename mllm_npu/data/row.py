@@ -12,8 +12,8 @@ from PIL import Image
 
 from mllm_npu.errors import DataError, PictureTooLargeError, SkipSample
 from mllm_npu.processing.image_transform import read_size
-from mllm_npu.processing.jpeg import decode_picture
-from mllm_npu.processing.raster import Picture
+from mllm_npu.processing.jpeg import store_picture
+from mllm_npu.processing.raster import Picture, decoded
 
 Decode = Callable[[bytes], Picture]
 
@@ -31,14 +31,14 @@ class Row:
             order of the shard.
         rendered: pictures that were drawn at read time and stand for members of that name.
         kept: takes every decoded picture so that it is decoded once; None keeps none.
-        decode: turns the bytes of a picture into pixels.
+        decode: turns the bytes of a picture into pixels, or into what does so later.
     """
 
     key: str
     members: Mapping[str, bytes]
     rendered: Mapping[str, Image.Image] = field(default_factory=dict)
     kept: dict[str, Picture] | None = field(default=None, compare=False, repr=False)
-    decode: Decode = field(default=decode_picture, compare=False, repr=False)
+    decode: Decode = field(default=store_picture, compare=False, repr=False)
 
     def json(self) -> dict[str, Any]:
         """The ``json`` member.
@@ -78,7 +78,8 @@ class Row:
         """A picture as RGB, not to be changed; without a name the first one of the row.
 
         Raises:
-            SkipSample: if it is missing, too large or cannot be read.
+            SkipSample: if it is missing, too large or cannot be read; that of a JPEG shows only
+                when its pixels are decoded.
         """
         name = self._find(name)
         if name in self.rendered:
@@ -102,7 +103,8 @@ class Row:
 
     def _decode(self, name: str) -> Picture:
         try:
-            return self.decode(self.members[name])
+            picture = self.decode(self.members[name])
+            return picture if self.kept is None else decoded(picture)
         except PictureTooLargeError as error:
             raise SkipSample("picture has too many pixels") from error
         except DataError as error:

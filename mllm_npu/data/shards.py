@@ -159,6 +159,8 @@ def _read_members(span: bytes) -> tuple[str, dict[str, bytes]]:
     try:
         while offset < end:
             header = span[offset : offset + BLOCK]
+            if header[:1] == b"\0":
+                break
             size, kind, following = _read_header(header, offset, end)
             if kind not in _REGULAR:
                 return _read_named_members(span)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mllm_npu.errors import DataError, PictureTooLargeError
-from mllm_npu.processing.raster import Picture, Raster, to_pillow
+from mllm_npu.processing.raster import Picture, Raster, decoded, to_pillow
 
 MAX_PIXELS = 64 * 1024 * 1024
 """Largest picture that is decoded unless a caller says otherwise; 192 MiB of RGB."""
@@ -125,6 +125,7 @@ def to_tensor(picture: Picture) -> Tensor:
 
     It shares the memory of a raster, and must not be changed.
     """
+    picture = decoded(picture)
     if isinstance(picture, Raster):
         return torch.from_numpy(picture.pixels).permute(2, 0, 1)
     rgb = picture if picture.mode == "RGB" else _to_rgb(picture)
@@ -180,6 +181,7 @@ def stretch(
         uint8 [3, H, W]; rows of RGB triples in memory.
     """
     height, width = (size, size) if isinstance(size, int) else size
+    picture = decoded(picture)
     if not exact and isinstance(picture, Raster):
         batch = torch.from_numpy(picture.pixels)[None].permute(0, 3, 1, 2)
         return resize(batch, (height, width), out=out)[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mllm_npu.batch import IGNORED_LABEL
-from mllm_npu.processing.conversation import DrawnImage, ReadImage
+from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class TokenLayout:
     """Tokens so far, and which pictures fill which slots.
 
     Args:
+        conversation: whose tokens they are.
         ids: token ids.
         labels: the ids that are learnt, IGNORED_LABEL elsewhere.
         read_starts: place of the first slot of every read tile.
@@ -28,11 +29,22 @@ class TokenLayout:
         pictures: the pictures behind them, in reading order.
     """
 
+    conversation: Conversation
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     read_starts: list[int] = field(default_factory=list)
     draw_starts: list[int] = field(default_factory=list)
     pictures: list[ReadImage | DrawnImage] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens so far."""
+        return len(self.ids)
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles that the vision encoder sees of the pictures so far."""
+        return len(self.read_starts) + len(self.draw_starts)
 
     def add(self, ids: Sequence[int], *, learn: bool) -> None:
         """Append tokens."""

@@ -131,12 +131,7 @@ class Processor:
         return {**self.__dict__, "_pieces": {}}
 
     def encode(
-        self,
-        conversation: Conversation,
-        *,
-        reply: bool = False,
-        rng: random.Random | None = None,
-        buffer: TileBuffer | None = None,
+        self, conversation: Conversation, *, reply: bool = False, rng: random.Random | None = None
     ) -> Sample:
         """Tokens, labels and tiles of a conversation.
 
@@ -145,17 +140,21 @@ class Processor:
             reply: leave the conversation open for the assistant. Pictures drawn earlier then keep
                 their tokens and have no tiles, since nothing is learnt from them.
             rng: decides how pictures are distorted; None leaves them as they are.
-            buffer: gives the memory of the tiles, so that samples of a pack lie end to end.
 
         Returns:
             A sample, not padded.
 
         Raises:
-            SkipSample: The conversation is empty or too long, or its text spells a control token.
+            SkipSample: The conversation is empty or too long, its text spells a control token, or a
+                picture cannot be decoded.
             RequestError: The same, where a reply was asked for.
         """
+        return self.fill(self.lay_out(conversation, reply=reply), rng=rng)
+
+    def lay_out(self, conversation: Conversation, *, reply: bool = False) -> TokenLayout:
+        """The first half of ``encode``: tokens and labels; no pixel is touched."""
         _check_turns(conversation, reply=reply)
-        layout = TokenLayout()
+        layout = TokenLayout(conversation=conversation)
         layout.add(self._opening, learn=False)
         for piece in self.chat_template.render(conversation, reply=reply):
             match piece:
@@ -184,7 +183,47 @@ class Processor:
                 f"it has {len(layout.ids)} tokens. Shorten the text, or use fewer pictures.",
                 reply=reply,
             )
-        return self._fill(layout, conversation, rng, buffer)
+        return layout
+
+    def fill(
+        self,
+        layout: TokenLayout,
+        *,
+        rng: random.Random | None = None,
+        buffer: TileBuffer | None = None,
+    ) -> Sample:
+        """The second half of ``encode``: decode pictures and cut them into tiles.
+
+        Args:
+            layout: what ``lay_out`` gave.
+            rng: decides how pictures are distorted; None leaves them as they are.
+            buffer: gives the memory of the tiles, so that samples of a pack lie end to end.
+        """
+        pixels = cut_pictures(
+            [self._distort(part.picture, rng) for part in layout.pictures],
+            [isinstance(part, DrawnImage) for part in layout.pictures],
+            any_resolution=self.any_resolution,
+            picture_size=self.picture_size,
+            condition_pictures=self.condition_pictures,
+            buffer=buffer,
+        )
+        return Sample(
+            # By way of NumPy, which takes lists four times faster.
+            input_ids=torch.from_numpy(np.array(layout.ids, dtype=np.int64)),
+            labels=torch.from_numpy(np.array(layout.labels, dtype=np.int64)),
+            tiles=pixels.tiles,
+            tile_positions=pixels.tile_positions,
+            read_tiles=pixels.read_tiles,
+            read_slots=slot_places(layout.read_starts, self.num_read_tokens),
+            draw_tiles=pixels.draw_tiles,
+            draw_slots=slot_places(layout.draw_starts, self.num_drawn_tokens),
+            pictures=pixels.pictures,
+            conditions=pixels.conditions,
+            condition_weights=pixels.condition_weights,
+            key=layout.conversation.key,
+            source=layout.conversation.source,
+            task=layout.conversation.task,
+        )
 
     @property
     def length_rule(self) -> LengthRule:
@@ -272,39 +311,6 @@ class Processor:
                 reply=reply,
             )
         return ids
-
-    def _fill(
-        self,
-        layout: TokenLayout,
-        conversation: Conversation,
-        rng: random.Random | None,
-        buffer: TileBuffer | None,
-    ) -> Sample:
-        pixels = cut_pictures(
-            [self._distort(part.picture, rng) for part in layout.pictures],
-            [isinstance(part, DrawnImage) for part in layout.pictures],
-            any_resolution=self.any_resolution,
-            picture_size=self.picture_size,
-            condition_pictures=self.condition_pictures,
-            buffer=buffer,
-        )
-        return Sample(
-            # By way of NumPy, which takes lists four times faster.
-            input_ids=torch.from_numpy(np.array(layout.ids, dtype=np.int64)),
-            labels=torch.from_numpy(np.array(layout.labels, dtype=np.int64)),
-            tiles=pixels.tiles,
-            tile_positions=pixels.tile_positions,
-            read_tiles=pixels.read_tiles,
-            read_slots=slot_places(layout.read_starts, self.num_read_tokens),
-            draw_tiles=pixels.draw_tiles,
-            draw_slots=slot_places(layout.draw_starts, self.num_drawn_tokens),
-            pictures=pixels.pictures,
-            conditions=pixels.conditions,
-            condition_weights=pixels.condition_weights,
-            key=conversation.key,
-            source=conversation.source,
-            task=conversation.task,
-        )
 
     def _distort(self, picture: Picture, rng: random.Random | None) -> Picture:
         if self.augment is None or rng is None:

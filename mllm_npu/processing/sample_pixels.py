@@ -12,9 +12,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from mllm_npu.errors import DataError, SkipSample
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.image_transform import stretch
-from mllm_npu.processing.raster import Picture
+from mllm_npu.processing.raster import Picture, decoded
 from mllm_npu.processing.tile_buffer import TileBuffer, join_tiles
 
 _CENTRE = torch.tensor([[0.5, 0.5]])
@@ -52,13 +53,17 @@ def cut_pictures(
         condition_pictures: whether that decoder takes the picture before a drawn one, read or
             drawn, to change it.
         buffer: gives the memory of the tiles.
+
+    Raises:
+        SkipSample: if a stored picture cannot be decoded.
     """
     if not pictures:
         return _nothing(any_resolution.tile_size, picture_size, condition_pictures)
     tiles: list[Tensor] = []
     positions: list[Tensor] = []
     numbers: tuple[list[int], list[int]] = ([], [])
-    for picture, is_drawn in zip(pictures, drawn, strict=True):
+    pixels = [_decode(picture) for picture in pictures]
+    for picture, is_drawn in zip(pixels, drawn, strict=True):
         first = len(numbers[0]) + len(numbers[1])
         if is_drawn:
             cut, places = _cut_whole(picture, any_resolution, buffer), _CENTRE
@@ -71,9 +76,9 @@ def cut_pictures(
     if picture_size is not None:
         places_drawn = [place for place, is_drawn in enumerate(drawn) if is_drawn]
         size, exact = picture_size, any_resolution.exact
-        targets = _stretch_all([pictures[place] for place in places_drawn], size, exact=exact)
+        targets = _stretch_all([pixels[place] for place in places_drawn], size, exact=exact)
         if condition_pictures:
-            before = [pictures[place - 1] if place else None for place in places_drawn]
+            before = [pixels[place - 1] if place else None for place in places_drawn]
             conditions = _stretch_all(before, size, exact=exact)
             weights = torch.tensor([float(picture is not None) for picture in before])
     return SamplePixels(
@@ -85,6 +90,13 @@ def cut_pictures(
         conditions=conditions,
         condition_weights=weights,
     )
+
+
+def _decode(picture: Picture) -> Picture:
+    try:
+        return decoded(picture)
+    except DataError as error:
+        raise SkipSample("picture cannot be read") from error
 
 
 @lru_cache(maxsize=8)
