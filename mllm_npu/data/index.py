@@ -111,8 +111,13 @@ def find_head(shard: str | Path) -> IndexHead:
                 return _to_head(str(shard), file.metadata() or {}, signature)
         except (OSError, SafetensorError, DataError):
             pass
-    build_index(shard)
-    return find_head(shard)
+    built = build_index(shard)
+    return IndexHead(
+        path=str(shard),
+        num_samples=len(built),
+        num_bytes=int(signature["size"]),
+        breaks=built.breaks,
+    )
 
 
 def index_shards(

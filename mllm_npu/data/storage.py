@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -18,6 +19,11 @@ from mllm_npu.errors import DataError
 _READ_AHEAD = 4 * 2**20
 """Bytes fetched at least by a walk over a remote shard; one sample is fetched exactly."""
 _MOST_NAMES = 1_000_000
+_MARKS = (
+    *("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime"),
+    *("Content-MD5", "md5", "Digest", "created"),
+)
+"""What file systems call that which changes with a file."""
 
 
 def find_shards(patterns: str | Sequence[str]) -> list[str]:
@@ -33,7 +39,7 @@ def find_shards(patterns: str | Sequence[str]) -> list[str]:
     """
     given = [patterns] if isinstance(patterns, str) else list(patterns)
     names = [name for pattern in given for name in _expand_braces(pattern)]
-    found = {name: _match(name) for name in names}
+    found = {name: _match(name) if name else [] for name in names}
     missing = [name for name, paths in found.items() if not paths]
     if missing or not names:
         among = f" ({len(missing)} of {len(names)} names)" if len(names) > 1 else ""
@@ -155,6 +161,8 @@ class RemoteShard(ShardFile):
         self._files: Any = None
         self._name = ""
         self._size = -1
+        self._marks: dict[str, str] = {}
+        self._process = -1
         self._ahead: tuple[int, bytes] = (0, b"")
 
     def read(self, offset: int, count: int) -> bytes:
@@ -165,9 +173,9 @@ class RemoteShard(ShardFile):
             return b""
         try:
             data = bytes(files.cat_file(self._name, start=offset, end=end))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # libraries of servers raise whatever they like
             raise DataError(
-                f"Shard {self.path} cannot be read: {error}. "
+                f"Shard {self.path} cannot be read: {_say(error)}. "
                 "See that it is there and its server is up, then resume."
             ) from error
         if len(data) > end - offset:
@@ -186,34 +194,34 @@ class RemoteShard(ShardFile):
 
     def signature(self) -> dict[str, str]:
         """Size, and whatever the server tells of the file's state."""
-        files = self._open()
-        try:
-            state = files.info(self._name)
-        except (OSError, ValueError) as error:
-            raise DataError(f"Shard {self.path} cannot be read: {error}.") from error
-        told = ("ETag", "etag", "LastModified", "last_modified", "mtime", "md5", "created")
-        marks = {name: str(state[name]) for name in told if state.get(name)}
-        return {"size": str(self._size), **marks}
+        self._forget()
+        self._open()
+        return {"size": str(self._size), **self._marks}
 
     def close(self) -> None:
         """Forget the connection and what was fetched."""
-        self._files, self._ahead = None, (0, b"")
+        self._forget()
 
     def _open(self) -> Any:
-        if self._files is None:
-            self._files, self._name = _connect(self.path)
+        # Connections do not outlive a fork.
+        if self._files is None or self._process != os.getpid():
+            files, self._name = _connect(self.path)
             try:
-                size = self._files.info(self._name).get("size")
-            except (OSError, ValueError) as error:
-                self._files = None
-                raise DataError(f"Shard {self.path} cannot be read: {error}.") from error
-            if size is None:
+                state = files.info(self._name)
+            except Exception as error:  # libraries of servers raise whatever they like
+                raise DataError(f"Shard {self.path} cannot be read: {_say(error)}.") from error
+            if state.get("size") is None:
                 raise DataError(
                     f"Shard {self.path}: its server does not tell its size, so no part of it can "
                     "be addressed. Use a server of static files, or copy the shard here."
                 )
-            self._size = int(size)
+            self._size = int(state["size"])
+            self._marks = {mark: str(state[mark]) for mark in _MARKS if state.get(mark)}
+            self._files, self._process = files, os.getpid()
         return self._files
+
+    def _forget(self) -> None:
+        self._files, self._ahead = None, (0, b"")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": None, "_ahead": (0, b"")}
@@ -225,9 +233,10 @@ def find_companion(shard: str, suffix: str) -> Path | None:
     It lies beside a local shard. Where that folder cannot be written, or the shard is remote, it
     lies in the cache; one that lies beside a remote shard is fetched there first.
     """
-    for path in _companion_paths(shard, suffix):
-        if path.is_file():
-            return path
+    there = [path for path in _companion_paths(shard, suffix) if path.is_file()]
+    if there:
+        # An old one may lie where nothing can be written, and the one that replaced it elsewhere.
+        return max(there, key=lambda path: path.stat().st_mtime_ns)
     return _fetch_companion(shard, suffix) if is_remote(shard) else None
 
 
@@ -247,7 +256,8 @@ def write_companion(shard: str, suffix: str, data: bytes) -> Path:
             partial.replace(path)
         except OSError as error:
             failure = error
-            partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
+            with contextlib.suppress(OSError):
+                partial.unlink()
         else:
             return path
     raise DataError(
@@ -274,7 +284,7 @@ def _fetch_companion(shard: str, suffix: str) -> Path | None:
     files, name = _connect(shard)
     try:
         data = bytes(files.cat_file(name + suffix))
-    except (OSError, ValueError):
+    except Exception:  # noqa: BLE001 - a server refuses what it does not have in its own way
         return None
     return write_companion(shard, suffix, data)
 
@@ -309,7 +319,17 @@ def _match(name: str) -> list[str]:
     files, path = _connect(name)
     try:
         if glob.has_magic(path):
-            return [files.unstrip_protocol(found) for found in files.glob(path)]
-        return [name] * files.exists(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"Shards {name!r} cannot be listed: {error}.") from error
+            return [_to_url(files, found) for found in files.glob(path)]
+        return [_to_url(files, path)] * files.exists(path)
+    except Exception as error:  # libraries of servers raise whatever they like
+        raise DataError(f"Shards {name!r} cannot be listed: {_say(error)}.") from error
+
+
+def _to_url(files: Any, path: str) -> str:
+    """One spelling for one file; fsspec writes a slash too many in memory."""
+    return str(files.unstrip_protocol(path)).replace("memory:///", "memory://")
+
+
+def _say(error: Exception) -> str:
+    """What went wrong, also where a library says nothing but its name."""
+    return str(error) or type(error).__name__

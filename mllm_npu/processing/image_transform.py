@@ -151,9 +151,18 @@ def resize(pixels: Tensor, size: int | tuple[int, int], *, out: Tensor | None = 
     if pixels.dim() == 3:
         into = None if out is None else _as_batch(out)
         return resize(_as_batch(pixels), (height, width), out=into)[0]
-    if out is None:
-        return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
-    return _STRETCH_INTO(pixels, [height, width], False, out=out)
+    if out is not None and _are_triples(pixels) and _are_triples(out):
+        return _STRETCH_INTO(pixels, [height, width], False, out=out)
+    stretched = F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
+    return stretched if out is None else out.copy_(stretched)
+
+
+def _are_triples(pixels: Tensor) -> bool:
+    """Whether a batch lies in memory as rows of RGB triples and as nothing else.
+
+    torch takes the order of the input for that of ``out``, and writes beyond it where it is not.
+    """
+    return not pixels.is_contiguous() and pixels.is_contiguous(memory_format=torch.channels_last)
 
 
 def _as_batch(pixels: Tensor) -> Tensor:

@@ -44,17 +44,16 @@ class TileBuffer:
         begin = self._place(blocks[0])
         end = begin
         for block in blocks:
-            if self._place(block) != end:
+            if begin < 0 or self._place(block) != end:
                 return join_tiles(blocks)
             end += len(block)
-        if end > self.used:
-            return join_tiles(blocks)
         return self._tiles_ISS3[begin:end].permute(0, 3, 1, 2)
 
     def _place(self, block: Tensor) -> int:
-        """Number of a block's first tile, if it lies in this buffer."""
+        """Number of a block's first tile in this buffer; -1 where it lies elsewhere."""
         distance = block.data_ptr() - self._tiles_ISS3.data_ptr()
-        return distance // (3 * self.tile_size**2)
+        place, rest = divmod(distance, 3 * self.tile_size**2)
+        return place if not rest and 0 <= place <= self.used - len(block) else -1
 
 
 def join_tiles(blocks: Sequence[Tensor]) -> Tensor:

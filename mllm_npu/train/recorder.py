@@ -80,7 +80,9 @@ class Recorder:
             ) from error
         if self.progress and self._console.is_terminal:
             self._bar = _make_bar(self._console)
-            self._bar.add_task(self.name, total=max_steps, completed=step, loss=float("nan"))
+            self._bar.add_task(
+                self.name, total=max_steps, completed=step, loss=float("nan"), skipped=""
+            )
             self._bar.start()
 
     def advance(self, step: int) -> None:
@@ -107,7 +109,12 @@ class Recorder:
             for name, value in flatten(values):
                 self._writer.add_scalar(name, value, step)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, loss=values.get("loss", 0.0))
+            self._bar.update(
+                self._bar.task_ids[0],
+                completed=step,
+                loss=values.get("loss", 0.0),
+                skipped=_tell_skipped(values),
+            )
         elif self.progress:
             self._console.print(self._line(step, values), highlight=False, soft_wrap=True)
 
@@ -128,7 +135,7 @@ class Recorder:
             f"{self.name} {step}/{self._max_steps} "
             f"loss {values.get('loss', float('nan')):.4f} {terms} "
             f"lr {values.get('lr', 0.0):.2e} {values.get('tokens_per_second', 0.0):.0f} tokens/s "
-            f"{left:.0f} s left"
+            f"{left:.0f} s left{_tell_skipped(values)}"
         )
 
     def _truncate(self, step: int) -> None:
@@ -139,6 +146,14 @@ class Recorder:
         partial = self.metrics_path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         partial.replace(self.metrics_path)
+
+
+def _tell_skipped(values: Mapping[str, Any]) -> str:
+    skipped: Mapping[str, int] = values.get("skipped", {})
+    if not skipped:
+        return ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in skipped.items())
+    return f" · skipped {sum(skipped.values())} ({reasons})"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -167,6 +182,7 @@ def _make_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[skipped]}"),
         console=console,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
@@ -28,6 +28,10 @@ PACKAGES = ("mllm-npu", "torch", "transformers", "diffusers", "numpy", "safetens
 
 class Batches(Protocol):
     """An endless stream of batches with a position."""
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Samples of this rank that were left out since the start, by reason."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches on the host from the position on."""

@@ -251,6 +251,8 @@ class Trainer:
             return
         values["lr"] = self.optimizer.param_groups[0]["lr"]
         values |= self._throughput.rates(work)
+        if self.batches.skipped:
+            values["skipped"] = dict(self.batches.skipped)
         if self.mesh.is_main:
             self.recorder.log(self.step, values)
 

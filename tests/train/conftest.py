@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -226,6 +226,8 @@ def build_batch(kinds: str, *, seed: int = 0, texts: dict[int, list[int]] | None
 
 class FakeBatches:
     """Endless batches, a pure function of the position."""
+
+    skipped: ClassVar[dict[str, int]] = {}
 
     def __init__(self, kinds: str = "rdrb", *, name: str = "fake", end: int | None = None) -> None:
         self.kinds, self.name, self.end, self.consumed = kinds, name, end, 0

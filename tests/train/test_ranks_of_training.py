@@ -25,6 +25,7 @@ mesh = Mesh.from_environment(torch.device("cpu"), timeout_seconds=60)
 
 class Batches:
     consumed = 0
+    skipped = {}
     def __iter__(self):
         while True:
             number = self.consumed + mesh.rank

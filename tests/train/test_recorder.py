@@ -117,3 +117,15 @@ def test_lines_that_are_no_text_do_not_stop_a_resumed_run(tmp_path):
     recorder.metrics_path.write_bytes(b'{"step": 1}\n\xff\xfe\n')
     recorder.start(1, 10)
     assert recorder.metrics_path.read_text() == '{"step": 1}\n'
+
+
+def test_what_was_left_out_is_shown_with_its_reasons(tmp_path):
+    values = {**VALUES, "skipped": {"caption empty": 3, "picture cannot be read": 1}}
+    for terminal in (False, True):
+        recorder, text = make(tmp_path / str(terminal), terminal=terminal)
+        recorder._console.width = 200
+        recorder.start(0, 20)
+        recorder.log(10, values)
+        recorder.close()
+        assert "skipped 4 (caption empty 3, picture cannot be read 1)" in text.getvalue()
+    assert dict(flatten(values))["skipped/caption empty"] == 3

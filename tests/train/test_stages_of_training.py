@@ -27,6 +27,7 @@ class TinyBatches:
     """Four batches again and again; one in four only reads, one only draws."""
 
     consumed = 0
+    skipped = {}  # noqa: RUF012
 
     def __iter__(self):
         while True:

@@ -94,6 +94,8 @@ def gradients(trainer):
 
 def test_accumulation_and_packing_do_not_change_gradients(make, make_batch):
     class Given:
+        skipped = {}  # noqa: RUF012
+
         def __init__(self, *batches):
             self.batches = batches
 
@@ -292,3 +294,11 @@ def test_a_step_without_targets_now_and_then_is_allowed(make, monkeypatch):
         lambda batch: {name: n * (trainer.step % 12 == 0) for name, n in counts(batch).items()},
     )
     assert trainer.run()
+
+
+def test_what_the_data_left_out_is_logged_by_reason(make, tmp_path):
+    trainer = make(log_every=2, max_steps=4)
+    trainer.batches.skipped = {"caption empty": 3, "picture cannot be read": 1}
+    trainer.run()
+    lines = [json.loads(line) for line in trainer.recorder.metrics_path.read_text().splitlines()]
+    assert lines[-1]["skipped"] == {"caption empty": 3, "picture cannot be read": 1}
