@@ -194,6 +194,21 @@ def test_a_break_at_a_long_name_loses_that_name_alone(tmp_path, tar_format, brok
     assert [row[1] for row in read_rows(path)] == ["txt"] * len(keys)
 
 
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_long_name_whose_file_is_broken_names_no_other_file(tmp_path, tar_format):
+    path = tmp_path / "long.tar"
+    with tarfile.open(path, "w", format=tar_format) as archive:
+        for name in ("x" * 150, "short"):
+            entry = tarfile.TarInfo(f"{name}.txt")
+            entry.size = 3
+            archive.addfile(entry, io.BytesIO(b"abc"))
+    data = bytearray(path.read_bytes())
+    data[2 * BLOCK + 150] ^= 1
+    path.write_bytes(bytes(data))
+    assert [one.offset for one in build_index(path).breaks] == [2 * BLOCK]
+    assert read_rows(path) == [("short", "txt")]
+
+
 @pytest.mark.parametrize(
     "content",
     [

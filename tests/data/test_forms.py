@@ -138,6 +138,13 @@ def test_the_outermost_chances_give_the_first_and_the_last_form(table):
     assert table.choose(samples, below_one).tolist() == [1, 0, 2, 0]
 
 
+def test_a_form_without_share_is_never_chosen():
+    table = FormTable.of([[form()], [form(0), form(1), form(0)], [form(0), form(2)]])
+    samples = np.array([0, 1, 2])
+    for chance in (0.0, 1e-12, 0.4, 0.999):
+        assert table.choose(samples, np.full(3, chance)).tolist() == [0, 1, 1]
+
+
 def test_samples_without_a_form_choose_none_wherever_they_stand():
     table = FormTable.of([[], [form(), form()], [], [], [form()], []])
     for chance in (0.0, 0.3, 0.99):

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from mllm_npu.data.index import build_index
 from mllm_npu.data.row import measure_picture
@@ -118,13 +118,19 @@ def test_the_cases_are_turned_as_they_are_called():
     assert {"JPEG XMP", "PNG XMP", "WEBP XMP", "PNG text notes", "JPEG fill bytes"} <= turned
 
 
-def test_an_index_holds_the_sizes_of_the_decoded_pictures(tmp_path, make_row):
-    rows = [make_row(f"r{n}", png=data) for n, data in enumerate(CASES.values())]
-    write_shard(tmp_path / "a.tar", rows)
-    index = build_index(tmp_path / "a.tar")
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory, make_row):
+    """Width and height in the index by the name of the case."""
+    path = tmp_path_factory.mktemp("sizes") / "a.tar"
+    write_shard(path, [make_row(f"r{n}", png=data) for n, data in enumerate(CASES.values())])
+    index = build_index(path)
     sizes = zip(index.width.tolist(), index.height.tolist(), strict=True)
-    measured = dict(zip(CASES, sizes, strict=True))
-    assert measured == {name: decode_picture(data).size for name, data in CASES.items()}
+    return dict(zip(CASES, sizes, strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_index_holds_the_size_of_the_decoded_picture(indexed, name):
+    assert indexed[name] == decode_picture(CASES[name]).size
 
 
 def test_what_is_no_picture_has_no_size_in_the_index(tmp_path, make_row, png):
@@ -165,7 +171,7 @@ def test_huge_pictures_are_measured_without_decoding(
     data = make(*size)
     with pytest.raises(PictureTooLargeError):
         decode_picture(data)
-    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     write_shard(tmp_path / "a.tar", [make_row("a", png=data)])
     index = build_index(tmp_path / "a.tar")
     assert (int(index.width[0]), int(index.height[0])) == measured
@@ -175,5 +181,5 @@ def test_huge_pictures_are_measured_without_decoding(
 def test_measuring_never_decodes(monkeypatch, kind):
     data = encode(kind, noise(400, 300), exif=notes(6))
     assert measure_picture(data) == (300, 400)
-    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     assert measure_picture(data) == (300, 400)

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from mllm_npu.errors import DataError, PictureTooLargeError
 from mllm_npu.processing import jpeg
@@ -211,7 +211,7 @@ def jpeg_bomb(width, height):
     ids=["PNG", "JPEG", "huge"],
 )
 def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(data, monkeypatch):
-    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     for decode in (decode_picture, open_picture):
         with pytest.raises(PictureTooLargeError):
             decode(data)

@@ -275,7 +275,7 @@ def test_tokens_are_counted_as_they_are_laid_out(make_processor, words):
 
 
 def make_tokenizer(texts, num_slots=8, num_locations=0):
-    trained = train_tokenizer(texts, vocab_size=290)
+    trained = train_tokenizer(texts, vocab_size=268)
     add_special_tokens(trained, SpecialTokens(num_slots=num_slots, num_locations=num_locations))
     return trained
 
@@ -291,8 +291,10 @@ def test_one_tokenizer_is_told_from_another(make_processor, tmp_path):
     assert make_processor(tokenizer=loaded).tokenizer_fingerprint == fingerprint
     processor = pickle.loads(pickle.dumps(make_processor(tokenizer=first)))
     assert processor.tokenizer_fingerprint == fingerprint
+    namesake = make_tokenizer(["entirely other words in here"] * 5)
+    assert len(namesake) == len(first)
     others = [
-        make_tokenizer(["entirely other words in here"] * 5),
+        namesake,
         make_tokenizer(texts, num_slots=9),
         make_tokenizer(texts, num_locations=4),
     ]
