@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ UNREADABLE_LENGTH = 1
 """Planned length of a row without a form; it is left out when its turn comes."""
 _LEARNT_AT_END = 1.0
 
+_Kept = TypeVar("_Kept")
 Integers = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
@@ -203,6 +204,18 @@ def forms_suffix(meaning: str) -> str:
 
 def load_forms(shard: str, suffix: str, signature: dict[str, str]) -> FormTable | None:
     """The kept forms of a shard; None where there are none, or of another state of it."""
+    return _read_kept(shard, suffix, signature, _to_table)
+
+
+def load_totals(shard: str, suffix: str, signature: dict[str, str]) -> FormTotals | None:
+    """The sums of kept forms, from the head of their file; None as ``load_forms``."""
+    return _read_kept(shard, suffix, signature, _to_totals)
+
+
+def _read_kept(
+    shard: str, suffix: str, signature: dict[str, str], take: Callable[[Any], _Kept]
+) -> _Kept | None:
+    """What ``take`` finds in the kept file of this state of the shard."""
     path = find_companion(shard, suffix)
     if path is None:
         return None
@@ -210,26 +223,17 @@ def load_forms(shard: str, suffix: str, signature: dict[str, str]) -> FormTable 
         with safe_open(path, framework="np") as file:
             if (file.metadata() or {}).get("shard") != _state(signature):
                 return None
-            return FormTable(
-                **{field.name: file.get_tensor(field.name) for field in fields(FormTable)}
-            )
+            return take(file)
     except (OSError, SafetensorError):
         return None
 
 
-def load_totals(shard: str, suffix: str, signature: dict[str, str]) -> FormTotals | None:
-    """The sums of kept forms, from the head of their file; None as ``load_forms``."""
-    path = find_companion(shard, suffix)
-    if path is None:
-        return None
-    try:
-        with safe_open(path, framework="np") as file:
-            told = file.metadata() or {}
-    except (OSError, SafetensorError):
-        return None
-    if told.get("shard") != _state(signature):
-        return None
-    return FormTotals(**json.loads(told["totals"]))
+def _to_table(file: Any) -> FormTable:
+    return FormTable(**{field.name: file.get_tensor(field.name) for field in fields(FormTable)})
+
+
+def _to_totals(file: Any) -> FormTotals:
+    return FormTotals(**json.loads(file.metadata()["totals"]))
 
 
 def keep_forms(shard: str, suffix: str, signature: dict[str, str], table: FormTable) -> None:

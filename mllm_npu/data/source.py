@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mllm_npu.data.forms import (
-    Form,
-    FormTable,
-    FormTotals,
-    forms_suffix,
-    keep_forms,
-    load_forms,
-    load_totals,
-)
+from mllm_npu.data.forms import FormTable, FormTotals
 from mllm_npu.data.index import IndexHead
 from mllm_npu.data.row import Row
+from mllm_npu.data.row_forms import RowForms
 from mllm_npu.data.shard_set import ShardSet
 from mllm_npu.data.tasks.task import Task
-from mllm_npu.errors import ConfigError, SkipSample
+from mllm_npu.errors import ConfigError
 from mllm_npu.processing.conversation import Conversation
 from mllm_npu.processing.processor import Processor
-
-_COUNTED_TEXTS = 16384
 
 
 class SampleSource(ABC):
@@ -116,6 +106,7 @@ class Source(SampleSource):
         self.weight = weight
         self.task = task
         self._shards = ShardSet(shards=shards, cache_rows=cache_rows)
+        self._forms = RowForms(shards=self._shards, task=task)
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -140,11 +131,11 @@ class Source(SampleSource):
 
     def forms(self, shard: int, processor: Processor) -> FormTable:
         """The kept forms of a shard; measured, and kept beside it, where there are none."""
-        return find_forms(self._shards, shard, self.task, processor, read=self._shards.row)
+        return self._forms.table(shard, processor)
 
     def totals(self, shard: int, processor: Processor) -> FormTotals:
         """Sums over the forms of a shard."""
-        return find_totals(self._shards, shard, self.task, processor, read=self._shards.row)
+        return self._forms.totals(shard, processor)
 
     def where(self, index: int) -> str:
         """The shard of a sample."""
@@ -165,72 +156,3 @@ def check_source(name: str, weight: float) -> None:
         raise ConfigError("A source without a name was asked for. Give it one; metrics show it.")
     if weight < 0 or not math.isfinite(weight):
         raise ConfigError(f"Source {name!r} has the weight {weight}. Use 0 or more.")
-
-
-def find_forms(
-    shards: ShardSet,
-    shard: int,
-    task: Task,
-    processor: Processor,
-    *,
-    read: Callable[[int], Row],
-    meaning: str = "",
-) -> FormTable:
-    """Forms of a shard's rows under a task, from beside the shard or measured now.
-
-    Args:
-        shards: the set it belongs to.
-        shard: its number.
-        task: what the rows mean.
-        processor: counts tokens.
-        read: gives the row of a sample.
-        meaning: what else the forms follow from.
-    """
-    path, signature = shards.heads[shard].path, shards.signature(shard)
-    suffix = forms_suffix(f"{task.meaning}/{processor.tokenizer_fingerprint}/{meaning}")
-    table = load_forms(path, suffix, signature)
-    if table is None:
-        first = shards.first(shard)
-        numbers = range(first, first + int(shards.sizes[shard]))
-        table = FormTable.of(measure_rows(map_rows(read, numbers), task, processor))
-        keep_forms(path, suffix, signature, table)
-    return table
-
-
-def find_totals(
-    shards: ShardSet,
-    shard: int,
-    task: Task,
-    processor: Processor,
-    *,
-    read: Callable[[int], Row],
-    meaning: str = "",
-) -> FormTotals:
-    """Sums over the forms of a shard; see ``find_forms``."""
-    path, signature = shards.heads[shard].path, shards.signature(shard)
-    suffix = forms_suffix(f"{task.meaning}/{processor.tokenizer_fingerprint}/{meaning}")
-    kept = load_totals(path, suffix, signature)
-    if kept is not None:
-        return kept
-    return find_forms(shards, shard, task, processor, read=read, meaning=meaning).totals()
-
-
-def map_rows(read: Callable[[int], Row], numbers: Sequence[int]) -> Iterator[Row | None]:
-    """Rows of samples; None for one that cannot be read."""
-    for number in numbers:
-        try:
-            yield read(number)
-        except SkipSample:
-            yield None
-
-
-def measure_rows(
-    rows: Iterator[Row | None], task: Task, processor: Processor
-) -> Iterator[Sequence[Form]]:
-    """What each row can become; nothing for a row that cannot be used."""
-    count_tokens = lru_cache(maxsize=_COUNTED_TEXTS)(processor.count_tokens)
-    for row in rows:
-        try:
-            yield () if row is None else task.forms(row, count_tokens)
-        except SkipSample:
-            yield ()

@@ -3,10 +3,11 @@
 import io
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin, WebPImagePlugin
 
 from mllm_npu.data.index import build_index
 from mllm_npu.data.row import measure_picture
@@ -70,6 +71,14 @@ def png_with_xmp(orientation):
     return encode("PNG", pnginfo=info)
 
 
+def png_with_words(image=None):
+    """Text notes that say nothing of which way is up, as most programs leave."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "a program")
+    info.add_itxt("Comment", "größer", zip=True)
+    return encode("PNG", image, pnginfo=info)
+
+
 def jpeg_with_fill_bytes(orientation):
     """Any marker may be preceded by fill bytes (ITU T.81, B.1.1.2)."""
     data = encode("JPEG", exif=notes(orientation))
@@ -95,6 +104,8 @@ CASES = {
     "JPEG EXIF before XMP": encode("JPEG", xmp=XMP % 6, exif=notes(1)),
     "JPEG fill bytes": jpeg_with_fill_bytes(6),
     "PNG XMP": png_with_xmp(6),
+    "PNG words": png_with_words(),
+    "PNG words, large": png_with_words(noise(200, 150)),
     "PNG text notes": png_with_text_notes(6),
     "PNG late notes": png_with_late_notes(noise(), 6),
     "PNG late notes, large": png_with_late_notes(noise(200, 150), 6),
@@ -141,9 +152,9 @@ def test_what_is_no_picture_has_no_size_in_the_index(tmp_path, make_row, png):
     assert index.width.tolist() == index.height.tolist() == [0, 0, 16, 0]
 
 
-def bomb(width, height):
+def bomb(width, height, *, words=False):
     """A small file that claims many pixels."""
-    data = encode("PNG", noise(1, 1))
+    data = png_with_words(noise(1, 1)) if words else encode("PNG", noise(1, 1))
     header = chunk(b"IHDR", struct.pack(">II", width, height) + data[24:29])
     return data[:8] + header + data[33:]
 
@@ -161,6 +172,7 @@ def jpeg_bomb(width, height):
     [
         (bomb, (9_000, 9_001), (9_000, 9_001)),
         (bomb, (60_000, 60_001), (60_000, 60_001)),
+        (partial(bomb, words=True), (9_000, 9_001), (9_000, 9_001)),
         (jpeg_bomb, (9_000, 9_001), (9_000, 9_001)),
         (jpeg_bomb, (60_000, 60_001), (0, 0)),
     ],
@@ -177,9 +189,12 @@ def test_huge_pictures_are_measured_without_decoding(
     assert (int(index.width[0]), int(index.height[0])) == measured
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_measuring_never_decodes(monkeypatch, kind):
-    data = encode(kind, noise(400, 300), exif=notes(6))
-    assert measure_picture(data) == (300, 400)
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
-    assert measure_picture(data) == (300, 400)
+@pytest.mark.parametrize(
+    "name", [*(f"{kind} {n}" for kind in KINDS for n in (1, 6)), "PNG words", "PNG words, large"]
+)
+def test_measuring_never_decodes(monkeypatch, name):
+    data = CASES[name]
+    size = decode_picture(data).size
+    for kind in (ImageFile.ImageFile, WebPImagePlugin.WebPImageFile):
+        monkeypatch.setattr(kind, "load", lambda *_: pytest.fail("decoded"))
+    assert measure_picture(data) == size

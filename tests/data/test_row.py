@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from mllm_npu.data.row import is_picture_name, measure_picture
-from mllm_npu.errors import SkipSample
+from mllm_npu.errors import DataError, SkipSample
 from mllm_npu.processing.image_transform import open_picture
 from mllm_npu.processing.jpeg import decode_picture
-from mllm_npu.processing.raster import Raster, to_pillow
+from mllm_npu.processing.raster import Raster, StoredPicture, decoded, to_pillow
 
 
 @pytest.fixture
@@ -89,13 +89,28 @@ def test_kept_pictures_are_decoded_once(make_row, png):
     assert set(keeping.kept) == {"0.png"}
 
 
-def test_a_jpeg_is_given_as_a_raster_of_the_same_pixels(make_row, encode):
+def test_a_jpeg_is_decoded_when_its_pixels_are_needed(make_row, encode):
     data = encode("JPEG", (20, 10))
     row = make_row(jpg=data)
     picture = row.picture()
-    assert isinstance(picture, Raster)
+    assert isinstance(picture, StoredPicture)
     assert picture.size == row.picture_size() == (20, 10)
     assert to_pillow(picture).tobytes() == open_picture(data).tobytes()
+
+
+def test_a_broken_jpeg_shows_when_its_pixels_are_needed(make_row, encode):
+    data = encode("JPEG", (60, 50))
+    row = make_row(jpg=data[: len(data) // 2])
+    with pytest.raises(DataError, match="cannot be decoded"):
+        decoded(row.picture())
+    with pytest.raises(SkipSample, match=r"^picture cannot be read$"):
+        replace(row, kept={}).picture()
+
+
+def test_kept_pictures_have_their_pixels(make_row, encode):
+    row = replace(make_row(jpg=encode("JPEG", (20, 10))), kept={})
+    assert isinstance(row.picture(), Raster)
+    assert row.picture() is row.kept["jpg"]
 
 
 def test_pictures_are_decoded_as_the_row_is_told(make_row, png):

@@ -1,6 +1,7 @@
 """Pictures of rows are decoded to the very pixels that Pillow gives, quickly or not."""
 
 import io
+import pickle
 import random
 import struct
 import sys
@@ -13,8 +14,8 @@ from PIL import Image, ImageFile
 from mllm_npu.errors import DataError, PictureTooLargeError
 from mllm_npu.processing import jpeg
 from mllm_npu.processing.image_transform import MAX_PIXELS, open_picture
-from mllm_npu.processing.jpeg import decode_picture
-from mllm_npu.processing.raster import Raster, to_pillow
+from mllm_npu.processing.jpeg import decode_picture, store_picture
+from mllm_npu.processing.raster import Raster, StoredPicture, decoded, to_pillow
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
@@ -137,6 +138,43 @@ def test_the_cases_are_what_they_are_called():
         assert opened.n_frames == 2
     with Image.open(io.BytesIO(PLAIN["progressive"])) as opened:
         assert opened.info["progressive"]
+
+
+@pytest.mark.parametrize("name", [*PLAIN, *LEFT_TO_PILLOW])
+def test_a_stored_picture_gives_size_and_pixels(name, quick):
+    data = {**PLAIN, **LEFT_TO_PILLOW}[name]
+    stored = store_picture(data)
+    assert isinstance(stored, StoredPicture) == (quick and name in PLAIN)
+    assert stored.size == open_picture(data).size
+    assert np.array_equal(pixels(stored), np.asarray(open_picture(data)))
+    assert pickle.loads(pickle.dumps(stored)).size == stored.size
+
+
+@pytest.mark.parametrize("name", ["RGB", "progressive", "CMYK", "EXIF 6", "PNG"])
+def test_what_cannot_be_decoded_shows_at_the_latest_with_its_pixels(name):
+    data = {**PLAIN, **LEFT_TO_PILLOW}[name]
+    for cut in (3, 20, len(data) // 2):
+        with pytest.raises(DataError, match="cannot be decoded"):
+            decoded(store_picture(data[:cut]))
+    with pytest.raises(PictureTooLargeError):
+        store_picture(data, max_pixels=45 * 31 - 1)
+
+
+# Pillow warns of notes that lead beyond their end, besides.
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", ["RGB", "progressive", "EXIF description", "EXIF 6"])
+def test_damaged_bytes_keep_the_size_that_was_told(name):
+    """Tokens are laid out by that size before the pixels are there."""
+    data, rng = {**PLAIN, **LEFT_TO_PILLOW}[name], random.Random(name)
+    for _ in range(300):
+        damaged = bytearray(data)
+        damaged[rng.randrange(2, min(700, len(data)))] ^= 1 << rng.randrange(8)
+        try:
+            stored = store_picture(bytes(damaged))
+            size = pixels(stored).shape[1::-1]
+        except DataError:
+            continue
+        assert stored.size == size
 
 
 @pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411", "Gray"])

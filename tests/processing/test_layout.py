@@ -3,15 +3,16 @@
 import torch
 from PIL import Image
 
-from mllm_npu.processing.conversation import DrawnImage, ReadImage
+from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage, Turn
 from mllm_npu.processing.layout import TokenLayout, slot_places
 
 READ = ReadImage(picture=Image.new("RGB", (2, 2)))
 DRAWN = DrawnImage(picture=Image.new("RGB", (2, 2)))
+TALK = Conversation(turns=(Turn(role="document", parts=(READ, DRAWN)),))
 
 
 def test_only_learnt_tokens_have_labels():
-    layout = TokenLayout()
+    layout = TokenLayout(conversation=TALK)
     layout.add((5, 6), learn=False)
     layout.add((7,), learn=True)
     assert layout.ids == [5, 6, 7]
@@ -19,7 +20,7 @@ def test_only_learnt_tokens_have_labels():
 
 
 def test_a_read_picture_has_slots_behind_each_tag_and_no_labels():
-    layout = TokenLayout()
+    layout = TokenLayout(conversation=TALK)
     layout.add((1,), learn=True)
     layout.add_read(READ, [(30, 10, 11, 31), (20, 10, 11, 21)])
     assert layout.ids == [1, 30, 10, 11, 31, 20, 10, 11, 21]
@@ -29,7 +30,7 @@ def test_a_read_picture_has_slots_behind_each_tag_and_no_labels():
 
 
 def test_a_drawn_picture_teaches_its_opening_tag():
-    layout = TokenLayout()
+    layout = TokenLayout(conversation=TALK)
     layout.add_drawn(DRAWN, (20, 10, 11, 12, 21))
     assert layout.labels == [20, -100, -100, -100, -100]
     assert layout.draw_starts == [1]
@@ -56,7 +57,7 @@ def test_places_of_one_sample_are_not_those_of_another():
 
 
 def test_pieces_of_any_kind_follow_each_other():
-    layout = TokenLayout()
+    layout = TokenLayout(conversation=TALK)
     layout.add([1], learn=False)
     layout.add_drawn(DRAWN, (20, 10, 11, 21))
     layout.add((), learn=True)
@@ -66,4 +67,14 @@ def test_pieces_of_any_kind_follow_each_other():
     assert layout.labels == [-100, 20, *[-100] * 6, 9, 9]
     assert (layout.draw_starts, layout.read_starts) == ([2], [6])
     assert layout.pictures == [DRAWN, READ]
-    assert len(layout.ids) == len(layout.labels)
+    assert layout.num_tokens == len(layout.ids) == len(layout.labels)
+    assert layout.conversation is TALK
+
+
+def test_tiles_are_counted_by_the_blocks_that_hold_them():
+    layout = TokenLayout(conversation=TALK)
+    assert (layout.num_tokens, layout.num_tiles) == (0, 0)
+    layout.add_read(READ, [(30, 10, 31)] * 3 + [(20, 10, 21)])
+    layout.add([5], learn=True)
+    layout.add_drawn(DRAWN, (20, 10, 11, 21))
+    assert (layout.num_tokens, layout.num_tiles) == (4 * 3 + 1 + 4, 4 + 1)

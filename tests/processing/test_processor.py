@@ -14,9 +14,9 @@ from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.augment import AffineAugment
 from mllm_npu.processing.chat_template import INSTRUCT, ChatTemplate
 from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage, Text, Turn, ask
-from mllm_npu.processing.image_transform import stretch
+from mllm_npu.processing.image_transform import open_picture, stretch
 from mllm_npu.processing.processor import Processor
-from mllm_npu.processing.raster import Raster
+from mllm_npu.processing.raster import Raster, StoredPicture
 from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
 from mllm_npu.processing.tile_buffer import TileBuffer
 from mllm_npu.processing.tokenizer import load_tokenizer, train_tokenizer
@@ -327,11 +327,14 @@ def test_a_buffer_changes_where_tiles_lie_and_nothing_else(make_processor, pictu
     for conversation in talks:
         before = buffer.used
         plain = processor.encode(conversation)
-        sample = processor.encode(conversation, buffer=buffer)
+        sample = processor.fill(processor.lay_out(conversation), buffer=buffer)
         assert_same(sample, plain)
         assert buffer.used == before + len(plain.tiles)
         assert sample.tiles.permute(0, 2, 3, 1).is_contiguous()
-    samples = [processor.encode(conversation, buffer=buffer) for conversation in (talks[2],) * 2]
+    samples = [
+        processor.fill(processor.lay_out(conversation), buffer=buffer)
+        for conversation in (talks[2],) * 2
+    ]
     joined = buffer.join([sample.tiles for sample in samples])
     assert joined.data_ptr() == samples[0].tiles.data_ptr()
     assert torch.equal(joined, torch.cat([sample.tiles for sample in samples]))
@@ -343,14 +346,57 @@ def test_a_buffer_that_is_full_changes_nothing(make_processor, picture):
     plain = processor.encode(conversation)
     for capacity in range(len(plain.tiles) + 1):
         buffer = TileBuffer(capacity=capacity, tile_size=8)
-        assert_same(processor.encode(conversation, buffer=buffer), plain)
+        assert_same(processor.fill(processor.lay_out(conversation), buffer=buffer), plain)
 
 
-def test_what_is_refused_takes_no_tiles(make_processor, picture):
-    buffer = TileBuffer(capacity=9, tile_size=8)
-    with pytest.raises(SkipSample):
-        make_processor(max_tokens=5).encode(talk(read(picture(24, 8))), buffer=buffer)
-    assert buffer.used == 0
+def test_a_layout_has_the_tokens_and_counts_the_tiles(make_processor, picture):
+    processor = make_processor(chat_template=INSTRUCT)
+    conversation = talk(read(picture(16, 8)), text("a"), answer=[drawn(picture()), text("b")])
+    for reply in (False, True):
+        layout = processor.lay_out(conversation, reply=reply)
+        sample = processor.encode(conversation, reply=reply)
+        assert layout.ids == sample.input_ids.tolist()
+        assert layout.labels == sample.labels.tolist()
+        assert layout.num_tokens == sample.num_tokens
+        assert layout.num_tiles == len(sample.tiles) == (3 if reply else 4)
+        assert_same(processor.fill(layout), sample)
+    assert processor.fill(layout).key == "row7"
+
+
+class Undecoded:
+    """Bytes of a picture that must not be decoded."""
+
+    def __call__(self, data):
+        pytest.fail("decoded")
+
+
+def test_no_pixel_is_touched_to_lay_out(make_processor):
+    processor = make_processor(picture_size=20)
+    stored = StoredPicture(b"", (16, 8), Undecoded())
+    layout = processor.lay_out(talk(read(stored), answer=[drawn(stored)]))
+    assert (layout.num_tiles, [part.picture for part in layout.pictures]) == (4, [stored] * 2)
+    with pytest.raises(SkipSample, match="longer than max_tokens"):
+        make_processor(max_tokens=5).encode(talk(read(stored)))
+
+
+def test_a_stored_picture_is_encoded_as_its_pixels(make_processor, picture):
+    image = picture(21, 9)
+    stored = StoredPicture(b"the bytes", image.size, lambda _: image)
+    for options in ({}, {"augment": AffineAugment(rotation=30)}):
+        processor = make_processor(picture_size=20, condition_pictures=True, **options)
+        given = [
+            processor.encode(talk(read(one), answer=[drawn(one)]), rng=random.Random(3))
+            for one in (image, stored)
+        ]
+        assert_same(*given)
+
+
+@pytest.mark.parametrize("augment", [None, AffineAugment(rotation=30)])
+def test_a_stored_picture_that_is_broken_is_skipped(make_processor, augment):
+    stored = StoredPicture(b"no picture", (8, 8), open_picture)
+    processor = make_processor(augment=augment)
+    with pytest.raises(SkipSample, match=r"^picture cannot be read$"):
+        processor.encode(talk(read(stored)), rng=random.Random(0))
 
 
 def test_rasters_are_encoded_as_pillows_pictures(make_processor, picture):

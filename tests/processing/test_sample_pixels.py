@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mllm_npu.errors import SkipSample
 from mllm_npu.processing.anyres import AnyResolution
-from mllm_npu.processing.raster import Raster
+from mllm_npu.processing.image_transform import open_picture
+from mllm_npu.processing.raster import Raster, StoredPicture
 from mllm_npu.processing.sample_pixels import SamplePixels, cut_pictures
 from mllm_npu.processing.tile_buffer import TileBuffer
 
@@ -104,3 +106,42 @@ def test_rasters_and_pillows_pictures_are_cut_alike():
     ]
     for field in fields(SamplePixels):
         assert torch.equal(*(getattr(pixels, field.name) for pixels in given)), field.name
+
+
+def test_each_stored_picture_is_decoded_once():
+    asked = []
+
+    def store(shade):
+        return StoredPicture(b"", (4, 4), lambda _: asked.append(shade) or plain(shade))
+
+    drawn = [False, True, True]
+    given = [
+        cut_pictures(
+            [make(shade) for shade in (10, 20, 30)],
+            drawn,
+            any_resolution=TILES,
+            picture_size=6,
+            condition_pictures=True,
+        )
+        for make in (store, plain)
+    ]
+    assert asked == [10, 20, 30]
+    for field in fields(SamplePixels):
+        assert torch.equal(*(getattr(pixels, field.name) for pixels in given)), field.name
+
+
+def test_a_stored_picture_that_cannot_be_decoded_skips_the_sample_and_takes_no_tiles():
+    buffer = TileBuffer(capacity=9, tile_size=4)
+    pictures = [plain(5), StoredPicture(b"rubbish", (4, 4), open_picture)]
+    with pytest.raises(SkipSample, match=r"^picture cannot be read$"):
+        cut_pictures(
+            pictures, [False, False], any_resolution=TILES, picture_size=None, buffer=buffer
+        )
+    assert buffer.used == 0
+
+
+def test_numbers_of_one_sample_are_those_of_another_of_its_kind():
+    first, second = (cut([200, 7], [False, True]) for _ in range(2))
+    assert first.read_tiles.tolist() == second.read_tiles.tolist() == [0, 1, 2]
+    assert cut([7], [False]).read_tiles.tolist() == [0]
+    assert cut([7], [True]).read_tiles.dtype == torch.int64

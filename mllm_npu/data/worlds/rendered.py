@@ -13,8 +13,9 @@ from PIL import Image
 from mllm_npu.data.forms import FormTable, FormTotals
 from mllm_npu.data.index import IndexHead
 from mllm_npu.data.row import Row
+from mllm_npu.data.row_forms import RowForms
 from mllm_npu.data.shard_set import ShardSet
-from mllm_npu.data.source import SampleSource, check_source, find_forms, find_totals
+from mllm_npu.data.source import SampleSource, check_source
 from mllm_npu.data.tasks.task import Task
 from mllm_npu.data.worlds.scene_pictures import PICTURE_SIZE, draw_jitters, parse_scene, render
 from mllm_npu.errors import SkipSample
@@ -57,6 +58,12 @@ class RenderedSource(SampleSource):
         self.task = task
         self.picture_size = picture_size
         self._shards = ShardSet(shards=shards, cache_rows=cache_rows)
+        self._forms = RowForms(
+            shards=self._shards,
+            task=task,
+            read=self._stand_in,
+            meaning=f"rendered {picture_size}",
+        )
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -83,23 +90,15 @@ class RenderedSource(SampleSource):
 
     def forms(self, shard: int, processor: Processor) -> FormTable:
         """What the samples of a shard can become; nothing is drawn for it."""
-        return find_forms(
-            self._shards, shard, self.task, processor, read=self._stand_in, meaning=self._meaning
-        )
+        return self._forms.table(shard, processor)
 
     def totals(self, shard: int, processor: Processor) -> FormTotals:
         """Sums over the forms of a shard."""
-        return find_totals(
-            self._shards, shard, self.task, processor, read=self._stand_in, meaning=self._meaning
-        )
+        return self._forms.totals(shard, processor)
 
     def fingerprint(self) -> str:
         """Shards, task and size of the pictures."""
-        return f"{self._shards.fingerprint()}{self.task.meaning}{self._meaning}"
-
-    @property
-    def _meaning(self) -> str:
-        return f"rendered {self.picture_size}"
+        return f"{self._shards.fingerprint()}{self.task.meaning}{self._forms.meaning}"
 
     def _stand_in(self, index: int) -> Row:
         """A row with a blank for every scene, as large as its picture will be."""
