@@ -126,7 +126,9 @@ class LocalShard(ShardFile):
         try:
             state = os.stat(self.path)
         except OSError as error:
-            raise DataError(f"Shard {self.path} cannot be read: {error.strerror}.") from error
+            raise DataError(
+                f"Shard {self.path} cannot be read: {error.strerror}. Put it back, then resume."
+            ) from error
         if not stat.S_ISREG(state.st_mode):
             raise DataError(
                 f"Shard {self.path} was asked for and is no file. Give a tar, or a glob."

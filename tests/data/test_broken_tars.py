@@ -196,17 +196,19 @@ def test_a_break_at_a_long_name_loses_that_name_alone(tmp_path, tar_format, brok
 
 @pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_a_long_name_whose_file_is_broken_names_no_other_file(tmp_path, tar_format):
-    path = tmp_path / "long.tar"
+    path, key = tmp_path / "long.tar", "x" * 150
     with tarfile.open(path, "w", format=tar_format) as archive:
-        for name in ("x" * 150, "short"):
-            entry = tarfile.TarInfo(f"{name}.txt")
+        for name in (f"{key}.json", f"{key}.txt", "short.txt"):
+            entry = tarfile.TarInfo(name)
             entry.size = 3
             archive.addfile(entry, io.BytesIO(b"abc"))
+    # Each long name is a header and a block, then come header and content of its file.
+    place = 4 * BLOCK + 2 * BLOCK
     data = bytearray(path.read_bytes())
-    data[2 * BLOCK + 150] ^= 1
+    data[place + 150] ^= 1
     path.write_bytes(bytes(data))
-    assert [one.offset for one in build_index(path).breaks] == [2 * BLOCK]
-    assert read_rows(path) == [("short", "txt")]
+    assert [one.offset for one in build_index(path).breaks] == [place]
+    assert read_rows(path) == [(key, "json"), ("short", "txt")]
 
 
 @pytest.mark.parametrize(

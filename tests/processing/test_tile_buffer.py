@@ -82,7 +82,7 @@ def test_more_tiles_than_fit_have_memory_of_their_own(buffer):
     assert torch.equal(buffer.join([beyond, further]), torch.cat([beyond, further]))
 
 
-@pytest.mark.parametrize("start", [0, 2, 12])
+@pytest.mark.parametrize("start", [0, 2, 7, 12])
 @pytest.mark.parametrize("shift", [0, 7])
 def test_memory_of_their_own_may_lie_anywhere(start, shift):
     """Before the buffer's memory or behind it, block behind block as the allocator happens to."""
