@@ -153,13 +153,15 @@ def test_a_hole_in_the_middle_is_told_and_passed(shard, damage, num_blocks):
     ]
 
 
-def test_a_hole_within_one_sample_skips_that_alone(tmp_path, make_row, png):
+@pytest.mark.parametrize("header", [b"\xa7", bytes(BLOCK)], ids=["flipped", "empty"])
+def test_a_break_within_one_sample_skips_that_alone(tmp_path, make_row, png, header):
     path = tmp_path / "a.tar"
     rows = [make_row(f"k{n}", json=b'{"n": 1}', png=png(), txt=b"x" * BLOCK) for n in range(3)]
     write_shard(path, rows)
     begin = int(build_index(path).offset[1])
     data = bytearray(path.read_bytes())
-    data[begin + 2 * BLOCK + 150] ^= 1
+    place = begin + 2 * BLOCK
+    data[place : place + len(header)] = header
     path.write_bytes(bytes(data))
     assert len(build_index(path)) == 3
     assert read_rows(path) == [
