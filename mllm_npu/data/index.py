@@ -184,7 +184,7 @@ def build_index(shard: str | Path) -> ShardIndex:
     entries = list(_scan(file, int(signature["size"]), breaks))
     file.close()
     if breaks and not entries:
-        raise DataError(f"Shard {shard} is no tar: {breaks[0].reason} Make it again.")
+        raise DataError(f"Shard {shard} is no tar: {breaks[0].reason}")
     sizes = [size for entry in entries for size in entry.pictures]
     tensors = {
         "offset": torch.tensor([entry.start for entry in entries], dtype=torch.int64),
@@ -247,8 +247,13 @@ def _build_all(shards: Sequence[str], num_workers: int) -> Iterator[None]:
     # Spawned, not forked: this process may hold threads of torch.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(num_workers, len(shards)), mp_context=context) as pool:
-        for _ in pool.map(build_index, shards):
+        for _ in pool.map(_build, shards):
             yield
+
+
+def _build(shard: str) -> None:
+    """Without what it built, which would be sent between the processes."""
+    build_index(shard)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -277,8 +282,9 @@ def _scan(file: ShardFile, size: int, breaks: list[Break]) -> Iterator[_Entry]:
         entry.end = member.end
     if entry:
         yield entry
-    if not breaks and file.walk(max(size - BLOCK, 0), BLOCK).strip(b"\0"):
-        breaks.append(Break(offset=size, reason="The tar ends without its end mark."))
+    if not breaks and (not size or file.walk(max(size - BLOCK, 0), BLOCK).strip(b"\0")):
+        reason = "The tar ends without its end mark. Make it again."
+        breaks.append(Break(offset=size, reason=reason))
 
 
 def _note_content(entry: _Entry, extension: str, file: ShardFile, member: Member) -> None:

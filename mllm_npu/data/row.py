@@ -19,7 +19,9 @@ Decode = Callable[[bytes], Picture]
 
 PICTURE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+_PNG_TEXTS = (b"iTXt", b"tEXt", b"zTXt")
+_PNG_NOTES = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+"""Keywords of texts that may say how a picture is turned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,7 @@ def measure_picture(data: bytes) -> tuple[int, int]:
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """Whether a whole PNG has no notes, which might turn it; Pillow takes longer to find none.
+    """Whether a whole PNG has no notes that might turn it; Pillow decodes it to find none.
 
     Source: PNG (ISO/IEC 15948, 5.3): length, type, data and checksum of each chunk.
     """
@@ -152,7 +154,9 @@ def _is_plain_png(data: bytes) -> bool:
         kind = data[place + 4 : place + 8]
         if kind == b"IEND":
             return True
-        if kind in _PNG_NOTES:
+        if kind == b"eXIf" or (
+            kind in _PNG_TEXTS and data[place + 8 : place + 32].startswith(_PNG_NOTES)
+        ):
             return False
         place += 12 + int.from_bytes(data[place : place + 4], "big")
     return False

@@ -15,6 +15,7 @@ from mllm_npu.errors import DataError, SkipSample
 __all__ = ["Break", "Member", "Row", "ShardReader", "split_name", "walk_members", "write_shard"]
 
 BLOCK = 512
+_RECORD = 20 * BLOCK
 _REGULAR = (b"0", b"\0", b"7")
 _GNU_LONG_NAME = b"L"
 _PAX_HEADER = b"x"
@@ -116,7 +117,8 @@ def walk_members(
         start: byte of the first header.
         end: byte to stop before.
         breaks: takes the places where the tar is broken; the walk then goes on at the next whole
-            header. None refuses a broken tar.
+            header, and in the next tar of the same file. None refuses a broken tar, and ends with
+            the first.
 
     Raises:
         DataError: if a header is broken or the tar ends inside a file, and ``breaks`` is None.
@@ -126,9 +128,11 @@ def walk_members(
     while offset < end:
         header = read(offset, BLOCK)
         if not header.strip(b"\0"):
-            if not _goes_on(read, offset, end, breaks):
-                return
-            offset = first = offset + BLOCK
+            following = end if breaks is None else _next_header(read, offset + BLOCK, end)
+            if breaks is not None and following < end and not _is_end(offset, following, start):
+                reason = f"The tar has a hole from byte {offset} to {following}."
+                breaks.append(Break(offset=offset, reason=reason))
+            offset = first = following
             continue
         try:
             size, kind, following = _read_header(header, offset, end)
@@ -159,8 +163,8 @@ def _read_members(span: bytes) -> tuple[str, dict[str, bytes]]:
     try:
         while offset < end:
             header = span[offset : offset + BLOCK]
-            if header[:1] == b"\0":
-                break
+            if not header.strip(b"\0"):
+                return _end_members(span[offset:], key, members)
             size, kind, following = _read_header(header, offset, end)
             if kind not in _REGULAR:
                 return _read_named_members(span)
@@ -171,6 +175,13 @@ def _read_members(span: bytes) -> tuple[str, dict[str, bytes]]:
             offset = following
     except DataError as error:
         raise SkipSample("tar broken inside the sample") from error
+    return key, members
+
+
+def _end_members(rest: bytes, key: str, members: dict[str, bytes]) -> tuple[str, dict[str, bytes]]:
+    """What was read before an empty block, unless anything follows it."""
+    if rest.strip(b"\0"):
+        raise SkipSample("tar broken inside the sample")
     return key, members
 
 
@@ -186,14 +197,13 @@ def _read_named_members(span: bytes) -> tuple[str, dict[str, bytes]]:
     return key, members
 
 
-def _goes_on(
-    read: Callable[[int, int], bytes], offset: int, end: int, breaks: list[Break] | None
-) -> bool:
-    """Whether an empty block is a hole in a broken tar; two of them are its end."""
-    if breaks is None or not read(offset + BLOCK, BLOCK).strip(b"\0"):
-        return False
-    breaks.append(Break(offset=offset, reason=f"The tar header at byte {offset} is empty."))
-    return offset + BLOCK < end
+def _is_end(offset: int, following: int, start: int) -> bool:
+    """Whether empty blocks are the end mark of a tar with another tar behind it in the same file.
+
+    Source: POSIX ustar: two empty blocks, filled up to a record of twenty blocks.
+    """
+    length = following - offset
+    return 2 * BLOCK <= length < _RECORD + 2 * BLOCK and (following - start) % _RECORD == 0
 
 
 def _read_header(header: bytes, offset: int, end: int) -> tuple[int, bytes, int]:

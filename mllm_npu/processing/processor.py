@@ -32,7 +32,7 @@ from mllm_npu.processing.grounding import Box, parse_boxes
 from mllm_npu.processing.layout import TokenLayout, slot_places
 from mllm_npu.processing.length_rule import LengthRule
 from mllm_npu.processing.raster import Picture, to_pillow
-from mllm_npu.processing.sample_pixels import cut_pictures
+from mllm_npu.processing.sample_pixels import cut_pictures, decode_or_skip
 from mllm_npu.processing.special_tokens import ImageIds, box_ids, reserved_ids
 from mllm_npu.processing.tile_buffer import TileBuffer
 
@@ -315,7 +315,7 @@ class Processor:
     def _distort(self, picture: Picture, rng: random.Random | None) -> Picture:
         if self.augment is None or rng is None:
             return picture
-        return self.augment(to_pillow(picture), rng)
+        return self.augment(to_pillow(decode_or_skip(picture)), rng)
 
 
 def _check_turns(conversation: Conversation, *, reply: bool) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mllm_npu.errors import DataError, SkipSample
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.image_transform import stretch
-from mllm_npu.processing.raster import Picture, decoded
+from mllm_npu.processing.raster import DecodedPicture, Picture, decoded
 from mllm_npu.processing.tile_buffer import TileBuffer, join_tiles
 
 _CENTRE = torch.tensor([[0.5, 0.5]])
@@ -62,7 +62,7 @@ def cut_pictures(
     tiles: list[Tensor] = []
     positions: list[Tensor] = []
     numbers: tuple[list[int], list[int]] = ([], [])
-    pixels = [_decode(picture) for picture in pictures]
+    pixels = [decode_or_skip(picture) for picture in pictures]
     for picture, is_drawn in zip(pixels, drawn, strict=True):
         first = len(numbers[0]) + len(numbers[1])
         if is_drawn:
@@ -92,7 +92,12 @@ def cut_pictures(
     )
 
 
-def _decode(picture: Picture) -> Picture:
+def decode_or_skip(picture: Picture) -> DecodedPicture:
+    """A picture with pixels.
+
+    Raises:
+        SkipSample: if its stored bytes cannot be decoded.
+    """
     try:
         return decoded(picture)
     except DataError as error:

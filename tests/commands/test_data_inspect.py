@@ -102,7 +102,8 @@ def test_a_world_that_is_not_there_is_refused(tmp_path):
 
 
 def test_another_kind_of_data_set_is_refused(overrides):
-    other = ["dataset._target_=mllm_npu.data.pack_reader.PackReader", "~dataset.num_workers", "~dataset.quarantine"]
+    other = ["dataset._target_=mllm_npu.data.pack_reader.PackReader", "~dataset.num_workers"]
+    other.append("~dataset.quarantine")
     with pytest.raises(ConfigError, match="gives a PackReader, which has no plan"):
         run("stats", *overrides, *other)
 

@@ -1,4 +1,5 @@
 import json
+from collections import deque
 
 import pytest
 
@@ -42,10 +43,9 @@ def test_a_used_sample_starts_the_row_anew():
 def test_too_large_a_share_stops_and_names_the_worst_shard(tmp_path):
     skips = Skips(max_share=0.05, quarantine=tmp_path / "quarantine.jsonl")
     skips.note([USED] * FEWEST)
+    outcomes = [[*[USED] * 9, fault(n, "bad.tar" if n % 3 else "o.tar")] for n in range(FEWEST)]
     with pytest.raises(DataError) as caught:
-        for n in range(FEWEST):
-            skips.note([USED] * 9)
-            skips.note([fault(n, "bad.tar" if n % 3 else "other.tar")])
+        deque(map(skips.note, outcomes), maxlen=0)
     message = str(caught.value)
     assert "max_skip_share=0.05 allows 5.0%" in message
     assert "set (bad.tar)" in message

@@ -28,7 +28,7 @@ class Interleaved(Task):
         parts = _parts(row)
         texts = [part for part in parts if "image" not in part]
         tokens = [count_tokens(part["text"]) for part in texts]
-        learnt = [part.get("learn") is not False for part in texts]
+        learnt = [_is_learnt(part) is not False for part in texts]
         pictures = [part for part in parts if "image" in part]
         reads = tuple(row.picture_size(part["image"]) for part in pictures if not part.get("draw"))
         return [
@@ -55,8 +55,14 @@ def _parts(row: Row) -> list[dict[str, Any]]:
     return parts
 
 
+def _is_learnt(part: dict[str, Any]) -> bool | None:
+    """What a text says of itself; None where it says nothing, and follows the document."""
+    says = part.get("learn")
+    return None if says is None else bool(says)
+
+
 def _to_part(row: Row, part: dict[str, Any]) -> Part:
     if "image" not in part:
-        return Text(text=part["text"], learn=part.get("learn"))
+        return Text(text=part["text"], learn=_is_learnt(part))
     picture = row.picture(part["image"])
     return DrawnImage(picture=picture) if part.get("draw") else ReadImage(picture=picture)
