@@ -63,15 +63,19 @@ def make_texts(out: Path, *, count: int, words: int = 56) -> None:
     write_shard(out / "texts-0000.tar", rows)
 
 
-def build_processor() -> Processor:
-    """The published caption config: 12 grids, base 448, 64 tokens; torch's resize."""
+def build_processor(*, exact: bool = False) -> Processor:
+    """The published caption config: 12 grids, base 448, 64 tokens.
+
+    Args:
+        exact: resize by Pillow instead of torch.
+    """
     rng = random.Random(2)
     texts = [_sentence(rng, 30) for _ in range(400)]
     tokenizer = train_tokenizer(texts, vocab_size=600)
     add_special_tokens(tokenizer, SpecialTokens())
     return Processor(
         tokenizer=tokenizer,
-        any_resolution=AnyResolution(grids=GRIDS, tile_size=TILE, exact=False),
+        any_resolution=AnyResolution(grids=GRIDS, tile_size=TILE, exact=exact),
         chat_template=ChatTemplate(),
         num_read_tokens=TOKENS_PER_PICTURE,
         num_drawn_tokens=TOKENS_PER_PICTURE,

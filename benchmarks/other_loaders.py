@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,3 @@ def _pack(samples: Iterable[Sample], processor: Processor, budget: int) -> Itera
             held, room = [], budget
         held.append(sample)
         room -= sample.num_tokens
-
-
-Reader = Callable[[], Iterator[Batch]]
