@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mllm_npu.data.storage import find_companion, write_companion
+from mllm_npu.data.companions import find_companion, write_companion
 from mllm_npu.errors import DataError
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.length_rule import LengthRule

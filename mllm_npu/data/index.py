@@ -15,15 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mllm_npu.data.companions import find_companion, write_companion
 from mllm_npu.data.row import Row, is_picture_name, measure_picture
 from mllm_npu.data.shards import BLOCK, Break, Member, ShardReader, split_name, walk_members
-from mllm_npu.data.storage import (
-    ShardFile,
-    find_companion,
-    find_shards,
-    open_shard,
-    write_companion,
-)
+from mllm_npu.data.storage import ShardFile, find_shards, open_shard
 from mllm_npu.errors import DataError, SkipSample
 
 INDEX_VERSION = "2"

@@ -3,6 +3,7 @@
 import io
 import json
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -140,3 +141,31 @@ class CountedSource(SampleSource):
 @pytest.fixture(scope="session")
 def counted_source():
     return CountedSource
+
+
+@pytest.fixture(autouse=True)
+def shard_cache(tmp_path, monkeypatch):
+    """No test writes to the user's own cache."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def shard_folder(tmp_path, monkeypatch):
+    """A folder with shards; the working directory."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("0000.tar", "0001.tar", "0002.tar", "a.tar", "b.tar", "note.txt"):
+        (folder / name).write_bytes(name.encode())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def memory_file(request):
+    """Writes into a folder in memory of the test's own and gives the URL; gone behind it."""
+    files = fsspec.filesystem("memory")
+    name = f"/storage-{request.node.name}"
+    yield lambda path, data: files.pipe_file(f"{name}/{path}", data) or f"memory:/{name}/{path}"
+    files.rm(name, recursive=True)

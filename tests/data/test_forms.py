@@ -35,13 +35,6 @@ CUT = AnyResolution(grids=["1x1", "2x1", "3x1"], tile_size=16, repeat_single_til
 SHARD_STATE = {"size": "10", "modified": "3"}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
 @pytest.fixture
 def shard(tmp_path):
     (tmp_path / "data").mkdir()
@@ -256,16 +249,16 @@ def test_a_cut_file_is_as_none(table, shard):
     assert load_forms(shard, ".forms", SHARD_STATE) is None
 
 
-def test_where_nothing_can_be_written_the_run_goes_on(table, shard, cache):
+def test_where_nothing_can_be_written_the_run_goes_on(table, shard, shard_cache):
     Path(shard + ".forms").mkdir()
-    cache.write_text("a file where a folder should be")
+    shard_cache.write_text("a file where a folder should be")
     keep_forms(shard, ".forms", SHARD_STATE, table)
     assert load_forms(shard, ".forms", SHARD_STATE) is None
 
 
-def test_the_cache_takes_what_cannot_lie_beside_the_shard(table, shard, cache):
+def test_the_cache_takes_what_cannot_lie_beside_the_shard(table, shard, shard_cache):
     Path(shard + ".forms").mkdir()
     keep_forms(shard, ".forms", SHARD_STATE, table)
-    assert [path.name for path in cache.rglob("*") if path.is_file()] == ["a.tar.forms"]
+    assert [path.name for path in shard_cache.rglob("*") if path.is_file()] == ["a.tar.forms"]
     assert same(load_forms(shard, ".forms", SHARD_STATE), table)
     assert load_totals(shard, ".forms", SHARD_STATE) == table.totals()

@@ -29,14 +29,6 @@ from mllm_npu.errors import DataError
 TENSORS = ("offset", "num_bytes", "num_pictures", "width", "height", "num_text_chars")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """No test writes to the user's own cache."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
 @pytest.fixture
 def shard(tmp_path, make_row, png):
     path = tmp_path / "shard.tar"
@@ -252,10 +244,10 @@ def test_a_shard_that_cannot_be_indexed_is_named_by_any_process(make_shards, tmp
             index_shards(pattern, num_workers=num_workers)
 
 
-def test_the_cache_holds_the_index_where_the_folder_cannot(shard, cache):
+def test_the_cache_holds_the_index_where_the_folder_cannot(shard, shard_cache):
     index_path(shard).mkdir()
     assert find_head(shard).num_samples == 3
-    assert [path.name for path in cache.rglob("*.safetensors")] == [f"shard.tar{SUFFIX}"]
+    assert [path.name for path in shard_cache.rglob("*.safetensors")] == [f"shard.tar{SUFFIX}"]
     assert_same(load_index(shard), build_index(shard))
     assert index_shards(str(shard)).num_built == 0
 
@@ -278,14 +270,14 @@ def test_a_stale_index_in_a_folder_that_cannot_be_written_does_no_harm(shard, mo
     assert index_shards(str(shard)).num_built == 0
 
 
-def test_where_no_index_can_be_written_it_is_said(shard, cache):
+def test_where_no_index_can_be_written_it_is_said(shard, shard_cache):
     index_path(shard).mkdir()
-    cache.write_text("a file where a folder should be")
+    shard_cache.write_text("a file where a folder should be")
     with pytest.raises(DataError, match="Make one of their folders writable"):
         find_head(shard)
 
 
-def test_shards_behind_urls_are_indexed_as_local_ones(shard, cache, make_row):
+def test_shards_behind_urls_are_indexed_as_local_ones(shard, shard_cache, make_row):
     files = fsspec.filesystem("memory")
     local = build_index(shard)
     files.pipe_file("/index-test/0.tar", shard.read_bytes())
@@ -293,7 +285,7 @@ def test_shards_behind_urls_are_indexed_as_local_ones(shard, cache, make_row):
         url = "memory://index-test/0.tar"
         assert_same(find_index(url), local)
         assert list(read_rows(url)) == list(read_rows(shard))
-        [kept] = cache.rglob(f"*{SUFFIX}")
+        [kept] = shard_cache.rglob(f"*{SUFFIX}")
         assert kept.name == f"0.tar{SUFFIX}"
         assert index_shards("memory://index-test/{0..0}.tar").num_built == 0
         write_shard(shard, [make_row("only", txt=b"x")])

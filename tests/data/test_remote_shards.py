@@ -10,11 +10,12 @@ from itertools import islice
 import pytest
 
 from mllm_npu.data import storage
+from mllm_npu.data.companions import find_companion
 from mllm_npu.data.index import build_index, find_head, find_index, index_shards, read_rows
 from mllm_npu.data.loader import PackedBatches
 from mllm_npu.data.shards import ShardReader, write_shard
 from mllm_npu.data.source import Source
-from mllm_npu.data.storage import find_companion, find_shards, open_shard
+from mllm_npu.data.storage import find_shards, open_shard
 from mllm_npu.data.tasks.caption import Caption
 from mllm_npu.errors import DataError
 
@@ -93,14 +94,6 @@ def serve(site):
         server.server_close()
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """No test writes to the user's own cache."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
 @pytest.fixture
 def site():
     return Site()
@@ -156,11 +149,11 @@ def test_a_large_shard_is_walked_in_few_requests(site, url, pack, monkeypatch):
     assert len(fetched) <= len(site.files["/a.tar"]) // 4096
 
 
-def test_the_index_is_kept_and_made_again_when_the_shard_changes(site, url, pack, cache):
+def test_the_index_is_kept_and_made_again_when_the_shard_changes(site, url, pack, shard_cache):
     site.files["/a.tar"] = pack(3)
     site.headers["ETag"] = '"one"'
     assert index_shards(f"{url}/a.tar").num_built == 1
-    assert find_companion(f"{url}/a.tar", ".index.safetensors").is_relative_to(cache)
+    assert find_companion(f"{url}/a.tar", ".index.safetensors").is_relative_to(shard_cache)
     site.requests.clear()
     report = index_shards(f"{url}/{{a,a}}.tar")
     assert (report.num_samples, report.num_built) == (3, 0)

@@ -1,73 +1,14 @@
-"""Shards are found by pattern, read by span, and have files that belong to them."""
+"""Shards are found by pattern, read by span."""
 
-import errno
 import os
 import pickle
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from mllm_npu.data import storage
-from mllm_npu.data.storage import (
-    find_companion,
-    find_shards,
-    is_remote,
-    open_shard,
-    write_companion,
-)
+from mllm_npu.data.storage import find_shards, is_remote, open_shard
 from mllm_npu.errors import DataError
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """No test writes to the user's own cache."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with shards; the working directory."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("0000.tar", "0001.tar", "0002.tar", "a.tar", "b.tar", "note.txt"):
-        (folder / name).write_bytes(name.encode())
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def memory(request):
-    """A folder in memory of the test's own; gone behind it."""
-    files = fsspec.filesystem("memory")
-    name = f"/storage-{request.node.name}"
-    yield lambda path, data: files.pipe_file(f"{name}/{path}", data) or f"memory:/{name}/{path}"
-    files.rm(name, recursive=True)
-
-
-@pytest.fixture(params=[errno.EACCES, errno.EROFS], ids=["folder", "mount"])
-def read_only(request, folder, monkeypatch):
-    """The folder as one that cannot be written; tests run as root, who may nearly everything.
-
-    On a mount that is read-only even removing a file that is not there is refused.
-    """
-
-    def guard(method):
-        real = getattr(Path, method)
-
-        def guarded(self, *arguments, **options):
-            touched = [self, *(one for one in arguments if isinstance(one, Path))]
-            if any(path.absolute().parent == folder for path in touched):
-                raise OSError(request.param, os.strerror(request.param), str(self))
-            return real(self, *arguments, **options)
-
-        monkeypatch.setattr(Path, method, guarded)
-
-    for method in ("write_bytes", "replace", *["unlink"] * (request.param == errno.EROFS)):
-        guard(method)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -85,18 +26,20 @@ def read_only(request, folder, monkeypatch):
         (("a.tar",), ["a.tar"]),
     ],
 )
-def test_patterns_are_found_sorted_and_once(folder, patterns, names):
+def test_patterns_are_found_sorted_and_once(shard_folder, patterns, names):
     if names is None:
         with pytest.raises(DataError, match="no file matches"):
             find_shards(patterns)
         return
     assert find_shards(patterns) == names
     whole = [patterns] if isinstance(patterns, str) else patterns
-    assert find_shards([f"{folder}/{one}" for one in whole]) == [f"{folder}/{n}" for n in names]
+    assert find_shards([f"{shard_folder}/{one}" for one in whole]) == [
+        f"{shard_folder}/{n}" for n in names
+    ]
 
 
-def test_a_gap_in_a_brace_list_is_told_and_a_glob_knows_none(folder):
-    (folder / "0001.tar").unlink()
+def test_a_gap_in_a_brace_list_is_told_and_a_glob_knows_none(shard_folder):
+    (shard_folder / "0001.tar").unlink()
     with pytest.raises(DataError, match=r"'0001\.tar' .* \(1 of 4 names\)") as refused:
         find_shards(["{0000..0002}.tar", "a.tar"])
     assert "correct the path" in str(refused.value)
@@ -104,7 +47,7 @@ def test_a_gap_in_a_brace_list_is_told_and_a_glob_knows_none(folder):
 
 
 @pytest.mark.parametrize("patterns", ["nothing*.tar", ["a.tar", "gone.tar"], [], "", ["", "a.tar"]])
-def test_what_matches_nothing_is_refused(folder, patterns):
+def test_what_matches_nothing_is_refused(shard_folder, patterns):
     with pytest.raises(DataError, match=r"were asked for, no file matches"):
         find_shards(patterns)
 
@@ -115,8 +58,8 @@ def test_a_brace_list_without_end_is_refused():
 
 
 @pytest.mark.parametrize("name", ["odd[1].tar", "odd [ab] (2).tar", "odd{1}.tar", "ö七.tar"])
-def test_a_name_that_looks_like_a_pattern_is_taken_as_it_is(folder, name):
-    (folder / name).write_bytes(b"x")
+def test_a_name_that_looks_like_a_pattern_is_taken_as_it_is(shard_folder, name):
+    (shard_folder / name).write_bytes(b"x")
     assert find_shards(name) == [name]
 
 
@@ -129,9 +72,9 @@ def test_urls_and_paths_are_told_apart():
     ]
 
 
-def test_a_local_shard_is_read_by_span(folder):
-    shard = open_shard(folder / "a.tar")
-    assert shard.path == str(folder / "a.tar")
+def test_a_local_shard_is_read_by_span(shard_folder):
+    shard = open_shard(shard_folder / "a.tar")
+    assert shard.path == str(shard_folder / "a.tar")
     assert (shard.read(0, 3), shard.read(2, 100), shard.read(50, 4)) == (b"a.t", b"tar", b"")
     assert shard.walk(1, 2) == b".t"
     shard.close()
@@ -139,16 +82,16 @@ def test_a_local_shard_is_read_by_span(folder):
     assert shard.read(0, 1) == b"a"
 
 
-def test_a_local_shard_that_is_gone_or_no_file_is_named(folder):
+def test_a_local_shard_that_is_gone_or_no_file_is_named(shard_folder):
     with pytest.raises(DataError, match=r"gone\.tar cannot be read: No such file"):
         open_shard("gone.tar").read(0, 1)
     with pytest.raises(DataError, match=r"gone\.tar cannot be read"):
         open_shard("gone.tar").signature()
     with pytest.raises(DataError, match="is no file"):
-        open_shard(folder).signature()
+        open_shard(shard_folder).signature()
 
 
-def test_the_signature_of_a_local_shard_tells_its_states_apart(folder):
+def test_the_signature_of_a_local_shard_tells_its_states_apart(shard_folder):
     before = open_shard("a.tar").signature()
     assert before == open_shard("a.tar").signature()
     assert before["size"] == "5"
@@ -160,7 +103,7 @@ def test_the_signature_of_a_local_shard_tells_its_states_apart(folder):
     assert before != touched != longer
 
 
-def test_a_copy_in_another_process_opens_the_file_anew(folder):
+def test_a_copy_in_another_process_opens_the_file_anew(shard_folder):
     shard = open_shard("a.tar")
     shard.read(0, 1)
     copy = pickle.loads(pickle.dumps(shard))
@@ -169,7 +112,7 @@ def test_a_copy_in_another_process_opens_the_file_anew(folder):
     assert copy.signature() == shard.signature()
 
 
-def test_no_descriptor_is_left_open(folder):
+def test_no_descriptor_is_left_open(shard_folder):
     before = len(os.listdir("/proc/self/fd"))
     shards = [open_shard("a.tar") for _ in range(20)]
     assert {shard.read(0, 1) for shard in shards} == {b"a"}
@@ -177,8 +120,8 @@ def test_no_descriptor_is_left_open(folder):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_shards_behind_urls_are_found_by_the_same_patterns(memory):
-    urls = [memory(f"{name}.tar", b"x") for name in ("0000", "0001", "a")]
+def test_shards_behind_urls_are_found_by_the_same_patterns(memory_file):
+    urls = [memory_file(f"{name}.tar", b"x") for name in ("0000", "0001", "a")]
     folder = urls[0].rsplit("/", 1)[0]
     assert find_shards(f"{folder}/{{0000..0001}}.tar") == urls[:2]
     assert find_shards(urls[::-1]) == urls
@@ -191,13 +134,13 @@ def test_shards_behind_urls_are_found_by_the_same_patterns(memory):
         find_shards(f"{folder}/z*.tar")
 
 
-def test_a_url_that_two_patterns_name_is_found_once(memory):
-    url = memory("a.tar", b"x")
+def test_a_url_that_two_patterns_name_is_found_once(memory_file):
+    url = memory_file("a.tar", b"x")
     assert len(find_shards([url, url.replace("a.tar", "*.tar")])) == 1
 
 
-def test_a_shard_behind_a_url_is_read_by_span(memory):
-    url = memory("a.tar", bytes(range(100)))
+def test_a_shard_behind_a_url_is_read_by_span(memory_file):
+    url = memory_file("a.tar", bytes(range(100)))
     shard = open_shard(url)
     assert shard.path == url
     assert shard.read(3, 4) == bytes([3, 4, 5, 6])
@@ -209,10 +152,10 @@ def test_a_shard_behind_a_url_is_read_by_span(memory):
     assert copy.read(0, 2) == shard.read(0, 2) == b"\0\1"
 
 
-def test_a_walk_over_a_url_fetches_ahead_and_gives_the_same(memory, monkeypatch):
+def test_a_walk_over_a_url_fetches_ahead_and_gives_the_same(memory_file, monkeypatch):
     monkeypatch.setattr(storage, "_READ_AHEAD", 16)
     data = bytes(range(100))
-    shard, spans = open_shard(memory("a.tar", data)), []
+    shard, spans = open_shard(memory_file("a.tar", data)), []
     read = shard.read
     monkeypatch.setattr(shard, "read", lambda at, n: spans.append((at, n)) or read(at, n))
     for at in range(0, 100, 4):
@@ -224,16 +167,16 @@ def test_a_walk_over_a_url_fetches_ahead_and_gives_the_same(memory, monkeypatch)
     assert shard.walk(200, 4) == b""
 
 
-def test_the_signature_behind_a_url_tells_states_apart(memory):
-    url = memory("a.tar", b"one")
+def test_the_signature_behind_a_url_tells_states_apart(memory_file):
+    url = memory_file("a.tar", b"one")
     before = open_shard(url).signature()
     assert before == open_shard(url).signature()
-    memory("a.tar", b"two")
+    memory_file("a.tar", b"two")
     assert open_shard(url).signature() != before
 
 
-def test_a_url_that_is_gone_is_named(memory):
-    url = memory("a.tar", b"x").replace("a.tar", "gone.tar")
+def test_a_url_that_is_gone_is_named(memory_file):
+    url = memory_file("a.tar", b"x").replace("a.tar", "gone.tar")
     for ask in (lambda shard: shard.read(0, 1), lambda shard: shard.signature()):
         with pytest.raises(DataError, match=r"gone\.tar cannot be read"):
             ask(open_shard(url))
@@ -245,73 +188,3 @@ def test_a_scheme_that_nothing_opens_says_what_to_install():
     assert "copy the shard here" in str(refused.value)
     with pytest.raises(DataError, match="pip install"):
         open_shard("nosuch://somewhere/a.tar").read(0, 1)
-
-
-def test_a_companion_lies_beside_its_shard(folder, cache):
-    assert find_companion("a.tar", ".index") is None
-    assert write_companion("a.tar", ".index", b"first") == Path("a.tar.index")
-    assert write_companion(f"{folder}/a.tar", ".index", b"second") == folder / "a.tar.index"
-    assert find_companion("a.tar", ".index").read_bytes() == b"second"
-    assert find_companion("a.tar", ".other") is find_companion("b.tar", ".index") is None
-    assert not cache.exists()
-    assert not list(folder.glob("*.partial"))
-
-
-def test_where_the_folder_is_read_only_the_cache_takes_it(read_only, cache):
-    path = write_companion("a.tar", ".index", b"one")
-    assert path.is_relative_to(cache / "mllm-npu")
-    assert path.name == "a.tar.index"
-    assert find_companion("a.tar", ".index").read_bytes() == b"one"
-    # The same shard by another way, and another shard of the same name.
-    assert find_companion(str(read_only / "a.tar"), ".index") == path
-    assert find_companion("elsewhere/a.tar", ".index") is None
-    assert write_companion(str(read_only / "a.tar"), ".index", b"two") == path
-    assert [file.name for file in cache.rglob("*") if file.is_file()] == ["a.tar.index"]
-
-
-def test_a_companion_in_a_read_only_folder_gives_way_to_a_newer_one(read_only, cache):
-    stale = Path("a.tar.index")
-    with stale.open("wb") as file:
-        file.write(b"of an older state of the shard")
-    write_companion("a.tar", ".index", b"new")
-    assert find_companion("a.tar", ".index").read_bytes() == b"new"
-
-
-def test_where_neither_can_be_written_both_are_named(read_only, cache):
-    cache.write_text("a file where a folder should be")
-    with pytest.raises(
-        DataError, match=r"a\.tar\.index cannot be written, nor can .*cache"
-    ) as told:
-        write_companion("a.tar", ".index", b"one")
-    assert "Make one of their folders writable" in str(told.value)
-
-
-def test_without_a_setting_the_cache_lies_in_the_home_folder(read_only, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    path = write_companion("a.tar", ".index", b"one")
-    assert path.is_relative_to(tmp_path / "home" / ".cache" / "mllm-npu")
-
-
-def test_a_companion_of_a_url_lies_in_the_cache(memory, cache):
-    url = memory("a.tar", b"x")
-    assert find_companion(url, ".index") is None
-    path = write_companion(url, ".index", b"one")
-    assert path.is_relative_to(cache)
-    assert find_companion(url, ".index") == path
-    other = memory("deeper/a.tar", b"x")
-    assert find_companion(other, ".index") is None
-    assert write_companion(other, ".index", b"two") != path
-    assert path.read_bytes() == b"one"
-
-
-def test_a_companion_beside_a_url_is_fetched_once(memory, cache):
-    url = memory("a.tar", b"x")
-    memory("a.tar.index", b"theirs")
-    path = find_companion(url, ".index")
-    assert path.is_relative_to(cache)
-    assert path.read_bytes() == b"theirs"
-    memory("a.tar.index", b"changed since")
-    assert find_companion(url, ".index").read_bytes() == b"theirs"
-    write_companion(url, ".index", b"ours")
-    assert find_companion(url, ".index").read_bytes() == b"ours"
