@@ -110,9 +110,7 @@ class PackedBatches(Iterator[Batch]):
         )
         self._fingerprint = plan.fingerprint()
         self._skips = Skips(quarantine=_of_rank(quarantine, rank), max_share=max_skip_share)
-        for source in self.sources if rank == 0 else ():
-            for head in source.heads:
-                self._skips.note_breaks(source.name, head.path, head.breaks)
+        self._told_breaks = rank != 0
         self._position = Position()
         self._packs: Iterator[ReadPack] | None = None
         self._behind: deque[Position] = deque()
@@ -178,6 +176,7 @@ class PackedBatches(Iterator[Batch]):
 
     def _open(self) -> Iterator[ReadPack]:
         """Read this rank's packs from the position on, in this process or in workers."""
+        self._tell_breaks()
         self._behind = deque()
         walk = self.order.walk(
             self._position, rank=self.rank, world_size=self.world_size, epochs=self.epochs
@@ -189,6 +188,15 @@ class PackedBatches(Iterator[Batch]):
             self.reader, sampler=_Endless(packs), batch_size=None, num_workers=self.num_workers
         )
         return iter(loader)
+
+    def _tell_breaks(self) -> None:
+        """List broken places of shards once, when the first batch is asked for."""
+        if self._told_breaks:
+            return
+        self._told_breaks = True
+        for source in self.sources:
+            for head in source.heads:
+                self._skips.note_breaks(source.name, head.path, head.breaks)
 
 
 def _note_positions(

@@ -341,9 +341,10 @@ def test_a_shard_that_was_cut_off_gives_what_it_has_and_says_so(load, tmp_path, 
     cut = Source(name="set", shards=str(tmp_path / "a.tar"), task=Caption())
     assert 5 < len(cut) < len(source)
     loader = load(sources=[cut], samples_per_epoch=None, quarantine=tmp_path / "q.jsonl")
+    assert not (tmp_path / "q.jsonl").exists()
+    assert sum(batch.num_samples for batch in islice(loader, len(epoch_of(loader)))) >= 5
     assert loader.skipped["tar broken, samples may be missing"] == 1
     assert "The tar ends inside" in (tmp_path / "q.jsonl").read_text()
-    assert sum(batch.num_samples for batch in islice(loader, len(epoch_of(loader)))) >= 5
 
 
 def test_a_vanished_shard_can_be_put_back_and_the_run_goes_on(load, tmp_path, make_row, png):
