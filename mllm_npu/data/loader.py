@@ -18,7 +18,7 @@ from mllm_npu.batch import Batch
 from mllm_npu.data.curriculum import Curriculum
 from mllm_npu.data.mixture import PLAN_WINDOW
 from mllm_npu.data.pack_order import PackOrder, Position
-from mllm_npu.data.pack_reader import PackReader, ReadPack
+from mllm_npu.data.pack_reader import NoPack, PackReader, ReadPack
 from mllm_npu.data.plan import Pack, Plan, Weighing
 from mllm_npu.data.sample_order import SHUFFLE_WINDOW
 from mllm_npu.data.skips import Skips
@@ -159,6 +159,7 @@ class PackedBatches(Iterator[Batch]):
 
         Raises:
             CheckpointError: if the state belongs to another plan, whose packs would not be these.
+            DataError: if a shard is gone.
         """
         if state.get("version") != STATE_VERSION:
             raise CheckpointError(
@@ -173,6 +174,7 @@ class PackedBatches(Iterator[Batch]):
             )
         self._position = Position(int(state["epoch"]), int(state["consumed"]))
         self.close()
+        next(self.order.packs(self._position))
 
     def _open(self) -> Iterator[ReadPack]:
         """Read this rank's packs from the position on, in this process or in workers."""
@@ -201,14 +203,19 @@ class PackedBatches(Iterator[Batch]):
 
 def _note_positions(
     walk: Iterator[tuple[Pack, Position]], behind: deque[Position]
-) -> Iterator[Pack]:
+) -> Iterator[Pack | NoPack]:
     """The packs of a walk; the position behind each is ours once the pack is read.
 
-    It knows nothing of the loader: workers whose end waits for a reference cycle end late.
+    It knows nothing of the loader: workers whose end waits for a reference cycle end late. And it
+    raises nothing: ``DataLoader`` asks for the first packs while it starts its workers, and leaves
+    them half started behind an error.
     """
-    for pack, position in walk:
-        behind.append(position)
-        yield pack
+    try:
+        for pack, position in walk:
+            behind.append(position)
+            yield pack
+    except DataError as error:
+        yield NoPack(str(error))
 
 
 def _of_rank(quarantine: str | Path | None, rank: int) -> Path | None:
@@ -222,10 +229,10 @@ def _of_rank(quarantine: str | Path | None, rank: int) -> Path | None:
 class _Endless:
     """An iterator as the sampler that ``DataLoader`` asks for; it is run through once."""
 
-    def __init__(self, packs: Iterator[Pack]) -> None:
+    def __init__(self, packs: Iterator[Pack | NoPack]) -> None:
         self._packs = packs
 
-    def __iter__(self) -> Iterator[Pack]:
+    def __iter__(self) -> Iterator[Pack | NoPack]:
         return self._packs
 
 

@@ -35,6 +35,17 @@ class ReadPack:
     failure: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NoPack:
+    """A pack that could not be planned.
+
+    Args:
+        failure: why.
+    """
+
+    failure: str
+
+
 class PackReader(Dataset[ReadPack]):
     """Turns a pack of the plan into a batch; the same pack gives the same batch in any process.
 
@@ -63,11 +74,13 @@ class PackReader(Dataset[ReadPack]):
         self.seed = seed
         self.blank = BlankTile.of(processor)
 
-    def __getitem__(self, pack: Pack) -> ReadPack:
+    def __getitem__(self, pack: Pack | NoPack) -> ReadPack:
         """Read a pack; a failure is a value here, so that it leaves a worker as one message.
 
         All texts are laid out first, then all pictures are cut into one piece of memory.
         """
+        if isinstance(pack, NoPack):
+            return ReadPack(batch=None, failure=pack.failure)
         outcomes = [USED] * len(pack)
         layouts: list[tuple[int, TokenLayout, Random]] = []
         room = self.tokens_per_pack

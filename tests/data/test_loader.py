@@ -376,3 +376,11 @@ def test_remote_shards_give_the_batches_of_local_ones(load, digits_folder, tmp_p
     ]
     assert all(equal(one, other) for one, other in zip(*batches, strict=True))
     store.rm("/loader", recursive=True)
+
+
+def test_a_position_inside_a_pack_is_refused_when_it_is_loaded(load):
+    loader = load()
+    state = {**loader.state_dict(), "consumed": 1}
+    assert len(epoch_of(loader)[0]) > 1
+    with pytest.raises(CheckpointError, match="lies inside a pack"):
+        loader.load_state_dict(state)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mllm_npu.data.hashing import random_of
-from mllm_npu.data.pack_reader import PackReader
+from mllm_npu.data.pack_reader import NoPack, PackReader
 from mllm_npu.data.plan import Pack, Pick
 from mllm_npu.data.shards import write_shard
 from mllm_npu.data.source import Source
@@ -109,3 +109,8 @@ def test_a_vanished_shard_is_a_failure_not_a_skip(source, processor, tmp_path):
     read = reader_of(source, processor)[pack_of((0, 0, 0, 0))]
     assert read.batch is None
     assert "a.tar cannot be read" in read.failure
+
+
+def test_a_pack_that_could_not_be_planned_is_a_failure(source, processor):
+    read = reader_of(source, processor)[NoPack("the shard is gone")]
+    assert (read.batch, read.failure) == (None, "the shard is gone")
