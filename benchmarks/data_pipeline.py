@@ -29,7 +29,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import simplejpeg
 import torch
 from caption_shards import (
@@ -41,13 +40,14 @@ from caption_shards import (
     make_texts,
 )
 from other_loaders import prepare_energon, read_energon, read_webdataset
+from packing_figures import measure_packing
 from result_line import print_line
 from torch.nn import functional as F
 
 from mllm_npu.batch import Batch
 from mllm_npu.data.loader import PackedBatches
-from mllm_npu.data.plan import Pack
-from mllm_npu.data.source import SampleSource, Source
+from mllm_npu.data.pack import Pack
+from mllm_npu.data.source import Source
 from mllm_npu.data.tasks.caption import Caption
 from mllm_npu.data.tasks.pure_text import PureText
 from mllm_npu.device.process import tune_process
@@ -164,78 +164,6 @@ def measure_exact(captions: Captions, folder: Path) -> dict[str, float]:
     return {"samples_per_cpu_second_exact": round(sum(map(len, packs)) / spent, 1)}
 
 
-def measure_packing(captions: Captions, planned: int) -> dict[str, float]:
-    """How full packs are and how even, over many samples, beside first-fit-decreasing."""
-    loader = PackedBatches(
-        sources=[captions.source],
-        processor=captions.processor,
-        tokens_per_pack=TOKENS_PER_PACK,
-        seed=1,
-        samples_per_epoch=planned,
-    )
-    plan = loader.order.plan
-    windows = [plan.window(0, number) for number in range(plan.num_windows(0))]
-    tokens = np.array([count for window in windows for count in window.tokens])
-    tiles = np.array([count for window in windows for count in window.tiles])
-    begin = time.process_time()
-    plan.window(0, 0)
-    spent = time.process_time() - begin
-    lengths = [_lengths_of(loader, pack) for window in windows for pack in window.packs]
-    ffd_tokens, ffd_tiles = first_fit_decreasing(
-        [pair for pairs in lengths for pair in pairs], TOKENS_PER_PACK, int(tiles.max())
-    )
-    return {
-        "padding_fraction": round(1 - tokens.sum() / (len(tokens) * TOKENS_PER_PACK), 4),
-        "tile_budget_cv": round(tiles.std() / tiles.mean(), 4),
-        "padding_fraction_ffd": round(1 - sum(ffd_tokens) / (len(ffd_tokens) * TOKENS_PER_PACK), 4),
-        "tile_budget_cv_ffd": round(float(np.std(ffd_tiles) / np.mean(ffd_tiles)), 4),
-        "plan_us_per_sample": round(1e6 * spent / sum(map(len, windows[0].packs)), 1),
-        "tiles_per_pack": round(float(tiles.mean()), 1),
-    }
-
-
-def _lengths_of(loader: PackedBatches, pack: Pack) -> list[tuple[int, int]]:
-    """Tokens and tiles of each sample of a pack."""
-    source = loader.sources[0]
-    ends = np.cumsum(source.shard_sizes)
-    found = []
-    for pick in pack:
-        shard = int(np.searchsorted(ends, pick.sample, side="right"))
-        place = pick.sample - (int(ends[shard - 1]) if shard else 0)
-        table, tokens, tiles = _measured(source, shard, loader.reader.processor)
-        form = table.first[place] + pick.form
-        found.append((int(tokens[form]), int(tiles[form])))
-    return found
-
-
-@functools.cache
-def _measured(source: SampleSource, shard: int, processor: Processor) -> tuple[Any, Any, Any]:
-    table = source.forms(shard, processor)
-    resolution = processor.any_resolution
-    return table, table.tokens(processor.length_rule, resolution), table.tiles(resolution)
-
-
-def first_fit_decreasing(
-    pairs: list[tuple[int, int]], budget: int, tile_budget: int
-) -> tuple[list[int], list[int]]:
-    """The textbook's packing with two budgets: tokens and tiles of each pack."""
-    loads: list[list[int]] = []
-    for tokens, tiles in sorted(pairs, reverse=True):
-        place = next(
-            (
-                load
-                for load in loads
-                if load[0] + tokens <= budget and load[1] + tiles <= tile_budget
-            ),
-            None,
-        )
-        if place is None:
-            loads.append(place := [0, 0])
-        place[0] += tokens
-        place[1] += tiles
-    return [load[0] for load in loads], [load[1] for load in loads]
-
-
 def measure_texts(folder: Path, processor: Processor, seconds: float) -> dict[str, float]:
     """Rate of short texts, from the shard to the packed batch."""
     source = Source(name="texts", shards=f"{folder}/texts-*.tar", task=PureText())
@@ -310,7 +238,7 @@ def measure(
         gc.freeze()
         figures = measure_captions(captions, folder, rounds)
         figures |= measure_exact(captions, folder)
-        figures |= measure_packing(captions, planned)
+        figures |= measure_packing(captions.source, processor, planned)
         make_texts(folder, count=texts)
         figures |= measure_texts(folder, processor, seconds=2.0 * rounds)
     return figures | measure_plan()

@@ -28,8 +28,6 @@ from mllm_npu.processing.length_rule import LengthRule
 FORMS_VERSION = "1"
 UNREADABLE_LENGTH = 1
 """Planned length of a row without a form; it is left out when its turn comes."""
-_LEARNT_AT_END = 1.0
-
 _Kept = TypeVar("_Kept")
 Integers = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -78,7 +76,7 @@ class FormTotals:
 
     def num_targets(self, rule: LengthRule) -> float:
         """Tokens that carry loss."""
-        return self.learnt + self.answers * rule.learnt_answer + self.documents * _LEARNT_AT_END
+        return self.learnt + self.answers * rule.learnt_answer + self.documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +143,11 @@ class FormTable:
     def tokens(self, rule: LengthRule, any_resolution: AnyResolution) -> Integers:
         """Tokens of each form, int64 [F]."""
         systems, users, answers = self.turns.T
-        is_chat = users + answers > 0
         frames = users * rule.user_frame + answers * rule.assistant_frame
         frames += systems * rule.system_frame
-        frames += np.where(is_chat, (systems == 0) * rule.default_system, rule.document_end)
+        frames += np.where(
+            self._is_document(), rule.document_end, (systems == 0) * rule.default_system
+        )
         pictures = self._read_tiles(any_resolution) * rule.read_tile
         pictures += self.drawn * rule.drawn_picture
         return rule.opening + self.text + frames + pictures
@@ -156,6 +155,12 @@ class FormTable:
     def tiles(self, any_resolution: AnyResolution) -> Integers:
         """Tiles that the vision encoder sees of each form, int64 [F]."""
         return self._read_tiles(any_resolution) + self.drawn
+
+    def targets(self, rule: LengthRule) -> Integers:
+        """Tokens of each form that carry loss, int64 [F]."""
+        return (
+            self.learnt + self.drawn + self.turns[:, 2] * rule.learnt_answer + self._is_document()
+        )
 
     def per_sample(
         self, values: Integers, samples: Integers, forms: Integers, empty: int
@@ -174,13 +179,16 @@ class FormTable:
         owner = np.repeat(np.arange(len(self)), counts)
         whole = np.bincount(owner, self.share, minlength=len(self))[owner]
         share = self.share / np.where(whole > 0, whole, 1.0)
-        documents = self.turns[:, 1:].sum(axis=1) == 0
         return FormTotals(
             num_samples=int((counts > 0).sum()),
             learnt=float((share * (self.learnt + self.drawn)).sum()),
             answers=float((share * self.turns[:, 2]).sum()),
-            documents=float((share * documents).sum()),
+            documents=float((share * self._is_document()).sum()),
         )
+
+    def _is_document(self) -> NDArray[np.bool_]:
+        """Which forms have no turn of a user or the assistant, bool [F]."""
+        return self.turns[:, 1:].sum(axis=1) == 0
 
     def _read_tiles(self, any_resolution: AnyResolution) -> Integers:
         """Tiles of the read pictures of each form, int64 [F]."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,15 +15,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mllm_npu.data.companions import find_companion, write_companion
-from mllm_npu.data.row import Row, is_picture_name, measure_picture
-from mllm_npu.data.shards import BLOCK, Break, Member, ShardReader, split_name, walk_members
+from mllm_npu.data.row import Row
+from mllm_npu.data.shard_scan import scan_samples
+from mllm_npu.data.shards import Break, ShardReader
 from mllm_npu.data.storage import ShardFile, find_shards, open_shard
-from mllm_npu.errors import DataError, SkipSample
+from mllm_npu.errors import DataError
 
 INDEX_VERSION = "2"
 SUFFIX = ".index.safetensors"
-_PICTURE_HEAD = 32768
-"""Bytes of a picture that are enough to learn its size, but for those with large notes in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +174,7 @@ def build_index(shard: str | Path) -> ShardIndex:
     file = open_shard(shard)
     signature = _sign(file)
     breaks: list[Break] = []
-    entries = list(_scan(file, int(signature["size"]), breaks))
+    entries = list(scan_samples(file, int(signature["size"]), breaks))
     file.close()
     if breaks and not entries:
         raise DataError(f"Shard {shard} is no tar: {breaks[0].reason}")
@@ -249,68 +247,3 @@ def _build_all(shards: Sequence[str], num_workers: int) -> Iterator[None]:
 def _build(shard: str) -> None:
     """Without what it built, which would be sent between the processes."""
     build_index(shard)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Entry:
-    key: str
-    start: int
-    end: int
-    pictures: list[tuple[int, int]]
-    num_chars: int
-
-
-def _scan(file: ShardFile, size: int, breaks: list[Break]) -> Iterator[_Entry]:
-    """Group neighbouring members of the same key; everything else in the tar is passed over."""
-    entry: _Entry | None = None
-    for member in walk_members(file.walk, 0, size, breaks=breaks):
-        parts = split_name(member.name)
-        if parts is None:
-            continue
-        if entry is None or entry.key != parts[0]:
-            if entry:
-                yield entry
-            entry = _Entry(
-                key=parts[0], start=member.start, end=member.end, pictures=[], num_chars=0
-            )
-        _note_content(entry, parts[1], file, member)
-        entry.end = member.end
-    if entry:
-        yield entry
-    if not breaks and (not size or file.walk(max(size - BLOCK, 0), BLOCK).strip(b"\0")):
-        reason = "The tar ends without its end mark. Make it again."
-        breaks.append(Break(offset=size, reason=reason))
-
-
-def _note_content(entry: _Entry, extension: str, file: ShardFile, member: Member) -> None:
-    if is_picture_name(extension):
-        entry.pictures.append(_measure(file, member))
-    elif extension == "txt":
-        entry.num_chars += len(file.walk(member.data, member.size).decode(errors="replace"))
-    elif extension == "json":
-        try:
-            entry.num_chars += _count_chars(json.loads(file.walk(member.data, member.size)))
-        except (ValueError, RecursionError):
-            return
-
-
-def _measure(file: ShardFile, member: Member) -> tuple[int, int]:
-    """Size of a picture, from its head if that is enough; zeros where it cannot be read."""
-    for count in (min(member.size, _PICTURE_HEAD), member.size):
-        try:
-            return measure_picture(file.walk(member.data, count))
-        except SkipSample:
-            if count == member.size:
-                break
-    return 0, 0
-
-
-def _count_chars(value: Any) -> int:
-    match value:
-        case str():
-            return len(value)
-        case list():
-            return sum(_count_chars(item) for item in value)
-        case dict():
-            return sum(_count_chars(item) for item in value.values())
-    return 0

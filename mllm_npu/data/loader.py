@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 from mllm_npu.batch import Batch
 from mllm_npu.data.curriculum import Curriculum
 from mllm_npu.data.mixture import PLAN_WINDOW
+from mllm_npu.data.pack import Pack
 from mllm_npu.data.pack_order import PackOrder, Position
 from mllm_npu.data.pack_reader import NoPack, PackReader, ReadPack
-from mllm_npu.data.plan import Pack, Plan, Weighing
+from mllm_npu.data.plan import Plan, Weighing
 from mllm_npu.data.sample_order import SHUFFLE_WINDOW
 from mllm_npu.data.skips import Skips
 from mllm_npu.data.source import SampleSource

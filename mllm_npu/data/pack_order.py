@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mllm_npu.data.plan import Pack, Plan, PlannedWindow
+from mllm_npu.data.pack import Pack, PlannedWindow
+from mllm_npu.data.plan import Plan
 from mllm_npu.errors import CheckpointError
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from mllm_npu.batch import Batch, Sample
 from mllm_npu.data.collate import BlankTile, collate
 from mllm_npu.data.hashing import random_of
-from mllm_npu.data.plan import Pack, Pick
+from mllm_npu.data.pack import Pack, Pick
 from mllm_npu.data.skips import USED, Outcome
 from mllm_npu.data.source import SampleSource
 from mllm_npu.errors import DataError, SampleFiltered, SkipSample

@@ -9,10 +9,9 @@ Shape letters: n samples of a window.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from mllm_npu.data.curriculum import Curriculum
 from mllm_npu.data.forms import UNREADABLE_LENGTH, FormTable
 from mllm_npu.data.hashing import chances, permutation
 from mllm_npu.data.mixture import PLAN_WINDOW, Mixture, Window
+from mllm_npu.data.pack import Pack, Pick, PlannedWindow
 from mllm_npu.data.packing import check_budgets, pack_evenly
 from mllm_npu.data.sample_order import SHUFFLE_WINDOW, SampleOrder, Taken
 from mllm_npu.data.source import SampleSource
@@ -32,66 +32,6 @@ Weighing = Literal["samples", "target_tokens"]
 
 _KEPT_SHARDS = 256
 """Shards whose lengths stay in memory; a window touches few at a time."""
-
-
-class Pick(NamedTuple):
-    """One sample of a plan.
-
-    Args:
-        source: number of the source.
-        sample: its number in the source.
-        visit: how often the source was run through before, over all epochs; seeds the sample's
-            randomness.
-        form: what it becomes, a number of the task's forms.
-    """
-
-    source: int
-    sample: int
-    visit: int
-    form: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """Samples that form a batch.
-
-    Args:
-        picks: in their order.
-        num_tokens: planned tokens of them all.
-        num_tiles: planned tiles of the vision encoder.
-    """
-
-    picks: tuple[Pick, ...]
-    num_tokens: int
-    num_tiles: int
-
-    def __len__(self) -> int:
-        return len(self.picks)
-
-    def __iter__(self) -> Iterator[Pick]:
-        return iter(self.picks)
-
-
-class PlannedWindow(NamedTuple):
-    """A window of an epoch with its packs.
-
-    Args:
-        before: samples of the epoch before it.
-        packs: in the order in which they are trained.
-    """
-
-    before: int
-    packs: list[Pack]
-
-    @property
-    def tokens(self) -> list[int]:
-        """Planned tokens of each pack."""
-        return [pack.num_tokens for pack in self.packs]
-
-    @property
-    def tiles(self) -> list[int]:
-        """Planned tiles of each pack."""
-        return [pack.num_tiles for pack in self.packs]
 
 
 class Plan:

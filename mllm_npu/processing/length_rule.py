@@ -6,7 +6,11 @@ known from its index without encoding it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
+
+from mllm_npu.processing.chat_template import ChatTemplate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +38,37 @@ class LengthRule:
     read_tile: int
     drawn_picture: int
     learnt_answer: int
+
+    @classmethod
+    def of(
+        cls,
+        template: ChatTemplate,
+        *,
+        count: Callable[[str], int],
+        opening: int,
+        read_tile: int,
+        drawn_picture: int,
+    ) -> Self:
+        """The rule of a chat template.
+
+        Args:
+            template: its frames.
+            count: gives the tokens of a fixed string.
+            opening: tokens before everything.
+            read_tile: tokens of a read tile.
+            drawn_picture: tokens of a drawn picture.
+        """
+        system, user, assistant, _ = (count(a) + count(b) for a, b in template.frames)
+        _, suffix = template.frames[2]
+        ends, own_system = int(template.close_with_eos), count(template.system)
+        return cls(
+            opening=opening,
+            default_system=system + own_system if own_system else 0,
+            system_frame=system,
+            user_frame=user,
+            assistant_frame=assistant + ends,
+            document_end=1,
+            read_tile=read_tile,
+            drawn_picture=drawn_picture,
+            learnt_answer=count(suffix) * template.learn_suffix + ends,
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,17 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mllm_npu.batch import Sample
-from mllm_npu.errors import ConfigError, RequestError, SkipSample
+from mllm_npu.errors import ConfigError
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.augment import AffineAugment
 from mllm_npu.processing.chat_template import ChatTemplate, End, Frame, Said
 from mllm_npu.processing.conversation import (
     Conversation,
     DrawnImage,
-    Part,
     ReadImage,
-    Role,
     Text,
 )
+from mllm_npu.processing.conversation_check import check_turns, refuse
 from mllm_npu.processing.grounding import Box, parse_boxes
 from mllm_npu.processing.layout import TokenLayout, slot_places
 from mllm_npu.processing.length_rule import LengthRule
@@ -153,7 +153,7 @@ class Processor:
 
     def lay_out(self, conversation: Conversation, *, reply: bool = False) -> TokenLayout:
         """The first half of ``encode``: tokens and labels; no pixel is touched."""
-        _check_turns(conversation, reply=reply)
+        check_turns(conversation, reply=reply)
         layout = TokenLayout(conversation=conversation)
         layout.add(self._opening, learn=False)
         for piece in self.chat_template.render(conversation, reply=reply):
@@ -166,7 +166,7 @@ class Processor:
                 case Said(part=ReadImage() as part):
                     layout.add_read(part, self._read_blocks(part))
                 case Said(part=DrawnImage()) if not self.num_drawn_tokens:
-                    _refuse(
+                    refuse(
                         "A picture is drawn, and the model only reads",
                         "leave it out, or take a model that draws.",
                         reply=reply,
@@ -178,7 +178,7 @@ class Processor:
                 case End(learn=learn):
                     layout.add((self.eos_id,), learn=learn)
         if len(layout.ids) > self.max_tokens:
-            _refuse(
+            refuse(
                 f"The conversation is longer than max_tokens={self.max_tokens}",
                 f"it has {len(layout.ids)} tokens. Shorten the text, or use fewer pictures.",
                 reply=reply,
@@ -228,33 +228,21 @@ class Processor:
     @property
     def length_rule(self) -> LengthRule:
         """Tokens that a conversation has beside its texts."""
-        template = self.chat_template
-        system, user, assistant, _ = (
-            len(self._tokenize(prefix)) + len(self._tokenize(suffix))
-            for prefix, suffix in template.frames
-        )
-        suffix = len(self._tokenize(template.frames[2][1]))
-        ends = int(template.close_with_eos)
-        own_system = len(self._tokenize(template.system))
-        return LengthRule(
+        return LengthRule.of(
+            self.chat_template,
+            count=lambda text: len(self._tokenize(text)),
             opening=len(self._opening),
-            default_system=system + own_system if own_system else 0,
-            system_frame=system,
-            user_frame=user,
-            assistant_frame=assistant + ends,
-            document_end=1,
             read_tile=len(self._read_block),
             drawn_picture=len(self._drawn_block),
-            learnt_answer=suffix * template.learn_suffix + ends,
         )
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text that stands alone."""
         return len(self._backend.encode(text, add_special_tokens=False).ids)
 
-    @property
+    @cached_property
     def tokenizer_fingerprint(self) -> str:
-        """Tells one tokenizer from another."""
+        """Tells one tokenizer from another; a large one takes a tenth of a second to hash."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16]
 
     def read_boxes(self, ids: Sequence[int] | Tensor) -> tuple[Box, ...]:
@@ -297,15 +285,15 @@ class Processor:
 
     def _tokenize_said(self, text: str, *, reply: bool) -> tuple[int, ...]:
         if not text:
-            _refuse("A text is empty", "leave the part out, or give it characters.", reply=reply)
+            refuse("A text is empty", "leave the part out, or give it characters.", reply=reply)
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            _refuse("A text is not valid Unicode", "give it as UTF-8.", reply=reply)
+            refuse("A text is not valid Unicode", "give it as UTF-8.", reply=reply)
         ids = self._tokenize(text)
         spells = self._reserved.intersection(ids) - self._box_ids
         if spells:
             spelt = next(number for number in ids if number in spells)
             token = self.tokenizer.convert_ids_to_tokens(spelt)
-            _refuse(
+            refuse(
                 "A text spells a control token",
                 f"it contains {token}. Remove it from the text.",
                 reply=reply,
@@ -316,37 +304,3 @@ class Processor:
         if self.augment is None or rng is None:
             return picture
         return self.augment(to_pillow(decode_or_skip(picture)), rng)
-
-
-def _check_turns(conversation: Conversation, *, reply: bool) -> None:
-    if not conversation.turns:
-        _refuse("The conversation has no turns", "give at least one.", reply=reply)
-    for turn in conversation.turns:
-        if not any(not isinstance(part, Text) or part.text.strip() for part in turn.parts):
-            _refuse(
-                f"The {turn.role} turn is empty",
-                "it has neither text nor a picture. Write something, or leave the turn out.",
-                reply=reply,
-            )
-        for part in turn.parts:
-            _check_picture(part, turn.role, reply=reply)
-
-
-def _check_picture(part: Part, role: Role, *, reply: bool) -> None:
-    if isinstance(part, Text):
-        return
-    if not min(part.picture.size):
-        _refuse("A picture has no pixels", "give one that is at least 1x1.", reply=reply)
-    if isinstance(part, DrawnImage) and role in ("system", "user"):
-        _refuse(
-            f"A picture is drawn in a {role} turn",
-            "only the assistant and documents draw. Make it a picture that is read.",
-            reply=reply,
-        )
-
-
-def _refuse(reason: str, advice: str, *, reply: bool) -> None:
-    """Raise; a skipped sample is counted by its reason, so that one names no single row."""
-    if reply:
-        raise RequestError(f"{reason}: {advice}")
-    raise SkipSample(reason)

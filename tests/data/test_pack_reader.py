@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from mllm_npu.data.hashing import random_of
+from mllm_npu.data.pack import Pack, Pick
 from mllm_npu.data.pack_reader import NoPack, PackReader
-from mllm_npu.data.plan import Pack, Pick
 from mllm_npu.data.shards import write_shard
 from mllm_npu.data.source import Source
 from mllm_npu.data.tasks.caption import Caption

@@ -11,8 +11,9 @@ from random import Random
 from mllm_npu.data.inspect.pack_view import PackView, view_pack
 from mllm_npu.data.inspect.sample_view import SampleView, view_sample
 from mllm_npu.data.inspect.token_piece import PieceCutter
+from mllm_npu.data.pack import Pick, PlannedWindow
 from mllm_npu.data.pack_reader import PackReader
-from mllm_npu.data.plan import Pick, Plan, PlannedWindow
+from mllm_npu.data.plan import Plan
 from mllm_npu.errors import ConfigError, SkipSample
 
 Progress = Callable[[int, int], None]

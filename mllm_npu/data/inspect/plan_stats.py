@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from mllm_npu.data.inspect.distribution import Distribution
 from mllm_npu.data.inspect.shard_lengths import ShardLengths
 from mllm_npu.data.inspect.source_stats import BrokenPlace, PlannedSamples, SourceStats
-from mllm_npu.data.plan import Plan, PlannedWindow
+from mllm_npu.data.pack import PlannedWindow
+from mllm_npu.data.plan import Plan
 from mllm_npu.errors import ConfigError
 
 FEW_WINDOWS = 4

@@ -9,7 +9,7 @@ from torch import Tensor
 from mllm_npu.batch import Sample
 from mllm_npu.data.inspect.picture_view import PictureView, view_pictures
 from mllm_npu.data.inspect.token_piece import PieceCutter, TokenPiece
-from mllm_npu.data.plan import Pick
+from mllm_npu.data.pack import Pick
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.conversation import Conversation
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from mllm_npu.data.forms import FormTable
 from mllm_npu.data.index import find_index
 from mllm_npu.data.source import SampleSource
-from mllm_npu.processing.length_rule import LengthRule
 from mllm_npu.processing.processor import Processor
 
 Integers = NDArray[np.int64]
@@ -48,7 +47,7 @@ class ShardLengths:
         return cls(
             table=table,
             tokens=table.tokens(processor.length_rule, processor.any_resolution),
-            targets=count_targets(table, processor.length_rule),
+            targets=table.targets(processor.length_rule),
             tiles=table.tiles(processor.any_resolution),
             first_picture=first,
             pictures=pictures,
@@ -67,12 +66,6 @@ class ShardLengths:
             return self.pictures[_ranges(self.first_picture, samples)]
         numbers = (self.table.first[samples] + forms)[self.has_form(samples)]
         return self.table.reads[_ranges(self.table.first_read, numbers)]
-
-
-def count_targets(table: FormTable, rule: LengthRule) -> Integers:
-    """Tokens of each form that carry loss, int64 [F]."""
-    is_document = table.turns[:, 1:].sum(axis=1) == 0
-    return table.learnt + table.drawn + table.turns[:, 2] * rule.learnt_answer + is_document
 
 
 def _read_sizes(source: SampleSource, shard: int) -> tuple[Integers | None, Integers]:

@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from mllm_npu.data.inspect.shard_lengths import ShardLengths, count_targets
+from mllm_npu.data.inspect.shard_lengths import ShardLengths
 from mllm_npu.data.source import Source
 from mllm_npu.data.tasks.caption import Caption
 from mllm_npu.data.tasks.instruction import Instruction
@@ -51,7 +51,7 @@ def test_targets_add_up_to_the_totals_that_weigh(batches, processors):
             share = np.concatenate(
                 [np.full(count, 1 / count) for count in counts if count] or [np.empty(0)]
             )
-            targets = count_targets(table, processor.length_rule)
+            targets = table.targets(processor.length_rule)
             wanted = table.totals().num_targets(processor.length_rule)
             assert (targets * share).sum() == pytest.approx(wanted)
 
