@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from torch import nn
 
-from mllm_npu.arguments import TARGET
+from mllm_npu.composition import StartingValues, first_weights
 from mllm_npu.config import Config, to_yaml
 from mllm_npu.data.worlds.recipes import VERSIONS, check_data
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import ThreadWatch, tune_process
 from mllm_npu.distributed.mesh import Mesh
-from mllm_npu.errors import ConfigError, MllmNpuError, WeightsError
+from mllm_npu.distributed.parallel import Parallel
+from mllm_npu.distributed.placed import Placed
+from mllm_npu.errors import ConfigError, MllmNpuError
 from mllm_npu.models.drawing import Detokenizer
 from mllm_npu.models.interfaces import LanguageModel
+from mllm_npu.models.lora_values import initialise_adapters
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
-from mllm_npu.models.weight_values import split_part
-from mllm_npu.models.weights import load_weights
 from mllm_npu.processing.processor import Processor
 
 Say = Callable[[str], None]
@@ -71,64 +70,27 @@ def build_model(
         ConfigError: a part is missing or does not fit, or it is no multimodal model.
         WeightsError: the weights do not fit.
     """
-    with torch.device("meta") if weights else nullcontext():
-        model = build_part(config.models)
+    values = StartingValues(config, weights=weights, fresh=fresh)
+    model = compose_model(values)
+    if torch.get_default_device().type != "meta":
+        values.fill(model, say=say)
+    return model
+
+
+def compose_model(values: StartingValues) -> GeneralizedMultimodalModel | Detokenizer:
+    """The model whose parts have no memory yet where their values are to come.
+
+    Raises:
+        ConfigError: a part is missing or does not fit, or it is no multimodal model.
+    """
+    model = values.compose(build_part)
     if not isinstance(model, GeneralizedMultimodalModel | Detokenizer):
         raise ConfigError(
             f"models._target_ gives a {type(model).__name__}; "
             "give GeneralizedMultimodalModel, SEED, Detokenizer or a class that extends one of "
             "them."
         )
-    if weights:
-        for name in fresh:
-            _replace_part(model, name, config.models)
-        alpha = None if config.lora is None else config.lora.alpha
-        report = load_weights(model, list(weights), strict=not fresh, lora_alpha=alpha)
-        lacking = [
-            name
-            for name in report.missing
-            if not any(name.startswith(f"{part}.") for part in fresh)
-        ]
-        if lacking or report.unexpected:
-            raise WeightsError(
-                f"The weights do not fit, and only {', '.join(fresh)} may start fresh: {report}. "
-                "Add parts to fresh=[...], or give their weights."
-            )
-        say(f"weights: {report}")
     return model
-
-
-def _replace_part(model: nn.Module, name: str, node: Config) -> None:
-    """Build one part of a model anew, at random, on the default device."""
-    described: Any = node
-    for part in name.split("."):
-        described = described.get(part) if isinstance(described, Mapping) else None
-    if not isinstance(described, Mapping) or TARGET not in described:
-        raise ConfigError(
-            f"fresh={name} was asked for; models has no such part with a {TARGET}. Name parts, "
-            "such as projector or image_decoder.resampler."
-        )
-    new: nn.Module = build_part(described)
-    kinds = {parameter.dtype for parameter in model.get_submodule(name).parameters()}
-    model.set_submodule(name, new.to(kinds.pop()) if len(kinds) == 1 else new)
-
-
-def first_weights(config: Config) -> list[Path]:
-    """Where a run starts from; empty where its weights are those of its parts, or random.
-
-    Raises:
-        ConfigError: a file or folder that is not there.
-    """
-    named = config.models.get("pretrained_model_name_path") or config.initialise_from or ()
-    paths = [Path(path) for path in ([named] if isinstance(named, str) else named)]
-    for path in paths:
-        if not split_part(path)[0].exists():
-            raise ConfigError(
-                f"initialise_from={path} was asked for and is not there. Train the stage before "
-                "this one (an experiment of stages trains all), give weights that are there, or "
-                "set initialise_from=null."
-            )
-    return paths
 
 
 def build_processor(config: Config) -> Processor:
@@ -153,27 +115,50 @@ def build_trainer(config: Config, *, say: Say = lambda _: None) -> Any:
     build_part(config.generation)  # used after training only, and must not fail then
     tune_process(config.threads)
     device = pick_device(config.device)
+    parallel: Parallel = build_part(config.parallel)
+    mesh = parallel.start(device)
     torch.manual_seed(config.seed)
-    mesh = Mesh.from_environment(device)
     processor = build_processor(config)
-    model = build_model(config, first_weights(config), config.fresh, say=say)
+    placed = place_objective(config, parallel, mesh, device, processor, say=say)
+    ranks = {"rank": mesh.data_rank, "world_size": mesh.data_size}
+    return build_part(
+        config.train,
+        placed=placed,
+        batches=build_part(config.dataset, processor=processor, **ranks),
+        checkpoints=build_part(config.train.checkpoints, mesh=mesh, config=to_yaml(config)),
+        thread_watch=ThreadWatch(config.threads),
+        seed=config.seed,
+    )
+
+
+def place_objective(
+    config: Config,
+    parallel: Parallel,
+    mesh: Mesh,
+    device: torch.device,
+    processor: Processor,
+    *,
+    say: Say = lambda _: None,
+) -> Placed:
+    """Compose, adapt, spread over ranks, and only then read the values, each rank its own rows.
+
+    Raises:
+        ConfigError: parts that do not fit.
+        WeightsError: weights that do not fit.
+    """
+    values = StartingValues(config, weights=first_weights(config), fresh=config.fresh)
+    model = compose_model(values)
     check_fit(model, processor)
     if config.lora is not None:
         recipe = build_part(config.lora)
         recipe.apply(recipe.part_of(model))
     objective = build_part(config.objective, model=model)
-    batches = build_part(
-        config.dataset, processor=processor, rank=mesh.rank, world_size=mesh.world_size
-    )
-    return build_part(
-        config.train,
-        objective=objective,
-        batches=batches,
-        checkpoints=build_part(config.train.checkpoints, config=to_yaml(config)),
-        mesh=mesh,
-        device=device,
-        thread_watch=ThreadWatch(config.threads),
-    )
+    placed = parallel.shape(objective, mesh, device)
+    values.fill(model, say=say, device=placed.rows_device)
+    if config.lora is not None:
+        initialise_adapters(model, config.seed)
+    placed.settle()
+    return placed
 
 
 def require_world(config: Config) -> None:

@@ -46,8 +46,12 @@ class TrainRoot:
             that hold them between them, ``PATH@PART`` for one part alone;
             ``models.pretrained_model_name_path`` comes before it.
         fresh: parts of the model by name that start at random where those weights lack them.
-        tokenizer, processor, models, lora, dataset, objective, train, generation: parts with a
-            ``_target_``.
+        resume: what to do where the folder holds a run already: ``auto`` goes on from its newest
+            checkpoint, ``never`` refuses, a number goes on from the checkpoint of that step.
+        profile: write a trace of a few steps into the folder.
+        tokenizer, processor, models, lora, dataset, objective, parallel, train, generation: parts
+            with a ``_target_``.
+        validation: what is measured now and then while the model trains, by any name.
     """
 
     name: str | int
@@ -61,13 +65,17 @@ class TrainRoot:
     threads: int | Literal["auto"] = "auto"
     initialise_from: str | list[str] | None = None
     fresh: list[str] = field(default_factory=list)
+    resume: Literal["auto", "never"] | int = "auto"
+    profile: bool = False
     tokenizer: Part
     processor: Part
     models: Part
     lora: Part | None = None
     dataset: Part
     objective: Part
+    parallel: Part
     train: Part
+    validation: dict[str, Part | None] = field(default_factory=dict)
     generation: Part
 
 
@@ -127,17 +135,7 @@ def read_config(path: Path, root: str) -> DictConfig:
         ConfigError: the file is missing, is not YAML, has unknown keys or foreign targets.
     """
     _register_resolvers()
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} was asked for and is not there. Give a folder made by mllm-npu train."
-        )
-    try:
-        config = OmegaConf.load(path)
-    except Exception as error:
-        # The YAML reader has its own tree of errors; whichever it is, the file cannot be used.
-        raise ConfigError(f"{path} is not a YAML file that can be read: {error}") from error
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{path} holds {type(config).__name__}, expected keys and values.")
+    config = _read_yaml(path)
     for where, value in _walk(config, ""):
         if where.endswith(TARGET) and not str(value).startswith(_ROOMS_OF_A_MODEL):
             raise ConfigError(
@@ -150,6 +148,19 @@ def read_config(path: Path, root: str) -> DictConfig:
                 "Take the model.yaml that mllm-npu train has written."
             )
     check_config(config, ROOTS[root])
+    return config
+
+
+def read_stage(path: Path) -> DictConfig:
+    """The resolved configuration that training has written into a stage's folder.
+
+    It may name parts of any room, because whoever trains wrote it; do not read one from elsewhere.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has unknown keys.
+    """
+    config = _read_yaml(path)
+    check_config(config, TrainRoot)
     return config
 
 
@@ -192,6 +203,11 @@ def to_yaml(config: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 
 
+def parse_yaml(text: str) -> Any:
+    """Plain values of what ``to_yaml`` gave, or of any YAML without references."""
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+
+
 def plain(config: Any) -> Any:
     """Plain dicts, lists and numbers of a configuration node, every reference resolved.
 
@@ -227,6 +243,21 @@ def check_config(config: DictConfig, root: type) -> None:
     values = plain(config)
     check_types(values, root, "")
     check_arguments(values, "")
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} was asked for and is not there. Give a folder made by mllm-npu train."
+        )
+    try:
+        config = OmegaConf.load(path)
+    except Exception as error:
+        # The YAML reader has its own tree of errors; whichever it is, the file cannot be used.
+        raise ConfigError(f"{path} is not a YAML file that can be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} holds {type(config).__name__}, expected keys and values.")
+    return config
 
 
 def _missing(node: Any, path: str) -> list[str]:

@@ -4,8 +4,11 @@ Layout::
 
     <folder>/latest                     name of the newest whole checkpoint
     <folder>/step-00000300/state.json   plain values
-                           config.yaml         configuration of the run, for the reader
-                           <group>.safetensors
+                           config.yaml  configuration of the run, for the reader
+                           index.json   where every piece of every tensor lies
+                           shard-*.safetensors, one per rank
+
+Every rank writes its own shards while training goes on; one rank puts the finished folder in place.
 """
 
 from __future__ import annotations
@@ -13,252 +16,278 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
+from mllm_npu.distributed.checkpoint_files import (
+    INDEX_FILE,
+    ShardReader,
+    ShardWriter,
+    StoredShape,
+    stored_shapes,
+)
+from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 MAX_NAMED = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What a checkpoint holds.
-
-    Args:
-        step: optimizer steps done.
-        tensors: groups of named tensors, on the host.
-        values: plain values (numbers, strings, lists, dictionaries).
-    """
-
-    step: int
-    tensors: Mapping[str, Mapping[str, Tensor]]
-    values: Mapping[str, Any]
-
-    def group(self, name: str) -> Mapping[str, Tensor]:
-        """One group of tensors.
-
-        Raises:
-            CheckpointError: the checkpoint has no such group.
-        """
-        if name not in self.tensors:
-            raise CheckpointError(
-                f"The checkpoint of step {self.step} was asked for its {name}; it holds only "
-                f"{sorted(self.tensors)}. Resume with the settings it was written with."
-            )
-        return self.tensors[name]
-
-
 class Checkpoints:
-    """Saves and finds the checkpoints of one run.
+    """Saves and finds the checkpoints of one run; every rank has one and calls it in step.
 
     Args:
         folder: where the run keeps them; made at the first save.
+        mesh: the ranks; None: this process alone.
         keep_last: number of newest checkpoints that stay on disk.
+        keep_every: checkpoints of every so many updates stay as well; None keeps no others.
+        asynchronous: write while training goes on; memory for a copy of the state is needed then.
         config: configuration of the run as YAML; kept in every checkpoint.
+
+    Raises:
+        CheckpointError: fewer than one checkpoint was to be kept.
     """
 
-    def __init__(self, *, folder: str | Path, keep_last: int = 2, config: str = "") -> None:
-        if keep_last < 1:
-            raise CheckpointError(f"keep_last={keep_last} was asked for; keep at least 1.")
+    def __init__(
+        self,
+        *,
+        folder: str | Path,
+        mesh: Mesh | None = None,
+        keep_last: int = 2,
+        keep_every: int | None = None,
+        asynchronous: bool = True,
+        config: str = "",
+    ) -> None:
+        if keep_last < 1 or (keep_every is not None and keep_every < 1):
+            raise CheckpointError(
+                f"keep_last={keep_last}, keep_every={keep_every} were asked for; keep at least 1, "
+                "and every so many updates from 1 on, or null."
+            )
         self.folder = Path(folder)
+        self.mesh = mesh or Mesh.single()
         self.keep_last = keep_last
+        self.keep_every = keep_every
+        self.asynchronous = asynchronous
         self.config = config
+        # Exchanges of a save in progress must not meet those of training.
+        many = self.mesh.world_size > 1
+        self._group = dist.new_group(backend="gloo") if many else None
+        self._pending: Future[Any] | None = None
+        self._pending_step = 0
 
     def latest_step(self) -> int | None:
-        """Step of the newest whole checkpoint, None where there is none.
+        """Step of the newest whole checkpoint, None where there is none; equal on all ranks.
 
         Raises:
             CheckpointError: the file ``latest`` names a checkpoint that is not there.
         """
         pointer = self.folder / "latest"
-        if not pointer.is_file():
-            return None
-        name = pointer.read_text(encoding="utf-8").strip()
-        if not (self.folder / name).is_dir() or not name.startswith("step-"):
+        step, lacking = -1, ""
+        if self.mesh.is_main and pointer.is_file():
+            lacking = pointer.read_text(encoding="utf-8").strip()
+            if lacking in self._whole_folders():
+                step, lacking = int(lacking.removeprefix("step-")), ""
+        step = self.mesh.from_main(-2 if lacking else step)
+        if step == -2:
             raise CheckpointError(
-                f"{pointer} names {name!r}, which is not there; found {self._whole_folders()}. "
+                f"{pointer} names {lacking!r}, which is not there; found {self._whole_folders()}. "
                 f"Write one of these names into {pointer}, or start in another folder."
             )
-        return int(name.removeprefix("step-"))
+        return None if step < 0 else step
 
-    def save(
-        self,
-        step: int,
-        *,
-        tensors: Mapping[str, Mapping[str, Tensor]],
-        values: Mapping[str, Any],
-    ) -> Path:
-        """Write one checkpoint under a temporary name, rename it, then drop those too old.
+    def save(self, step: int, *, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Begin to write a checkpoint; ``wait`` or the next ``save`` waits for its end.
 
         Args:
             step: optimizer steps done.
-            tensors: groups of named tensors, one file each.
-            values: plain values for ``state.json``.
+            tensors: by name; sharded ones are written by the ranks that hold their rows.
+            values: plain values for ``state.json``; those of the main rank count.
 
         Raises:
-            CheckpointError: it cannot be written; the checkpoints before it stay as they are.
+            CheckpointError: this one or the one in progress cannot be written; the checkpoints
+                before stay as they are.
         """
-        final = self.folder / f"step-{step:08d}"
-        partial = final.with_name(final.name + ".partial")
+        self.wait()
+        partial = self._folder_of(step).with_name(self._folder_of(step).name + ".partial")
+        if self.mesh.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.mesh.barrier()
+        state = {"format": FORMAT, "step": step, "values": values}
+        writer = ShardWriter(partial, commit=lambda: self._commit(partial, step, state))
+        self._pending_step = step
+        if self._group is None:
+            # One process is what is meant.
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        if self.asynchronous:
+            with self.mesh.progress.inside("copy of the state for a checkpoint"):
+                begun = dcp.async_save(
+                    dict(tensors),
+                    storage_writer=writer,
+                    process_group=self._group,
+                    no_dist=self._group is None,
+                )
+            assert isinstance(begun, Future)
+            self._pending = begun
+            return
+        self._pending = Future()
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            self._write(partial, step, tensors, values)
-            if final.exists():
-                shutil.rmtree(final)
-            partial.rename(final)
-            _sync(self.folder)
-            self._point_to(final.name)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(
-                f"A checkpoint of step {step} was to be written to {final}: {error}. "
-                "The one before it is still valid; make room or allow writing, then resume."
-            ) from error
-        self._drop_old()
-        return final
+            dcp.save(
+                dict(tensors),
+                storage_writer=writer,
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
+            self._pending.set_result(None)
+        except (CheckpointException, OSError) as error:
+            self._pending.set_exception(error)
+        self.wait()
 
-    def load(self, step: int | None = None) -> Snapshot:
-        """Read one checkpoint, the newest where no step is named.
+    def wait(self) -> None:
+        """Wait until the checkpoint in progress is on the disk.
 
         Raises:
-            CheckpointError: there is none, or a file of it cannot be read.
+            CheckpointError: it could not be written; the checkpoints before it stay as they are.
         """
-        wanted = self.latest_step() if step is None else step
-        folder = self.folder / f"step-{wanted if wanted is not None else 0:08d}"
-        if wanted is None or not folder.is_dir():
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            with self.mesh.progress.inside(f"end of the checkpoint of step {self._pending_step}"):
+                pending.result()
+        except (CheckpointException, OSError, RuntimeError) as error:
+            final = self._folder_of(self._pending_step)
+            if self.mesh.is_main:
+                shutil.rmtree(final.with_name(final.name + ".partial"), ignore_errors=True)
             raise CheckpointError(
-                f"A checkpoint of step {step if step is not None else 'latest'} was asked for in "
-                f"{self.folder}; found {self._whole_folders()}. Choose one of these or start anew."
-            )
+                f"A checkpoint of step {self._pending_step} was to be written to {final}: "
+                f"{_reason(error)}. The one before it is still valid; make room or allow writing, "
+                "then resume."
+            ) from error
+
+    def values(self, step: int) -> Mapping[str, Any]:
+        """Plain values of a checkpoint.
+
+        Raises:
+            CheckpointError: there is none of that step, or it cannot be read.
+        """
+        folder = self._require(step)
         try:
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            tensors = {name: load_file(folder / f"{name}.safetensors") for name in state["groups"]}
             values, found = state["values"], state["format"]
-        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-            others = [name for name in self._whole_folders() if name != folder.name]
-            advice = f"write the name of another one into {self.folder / 'latest'}: {others}"
-            raise CheckpointError(
-                f"{folder} cannot be read: {type(error).__name__}: {error}. Delete it and "
-                f"{advice if others else 'begin again, there is no other'}."
-            ) from error
+        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise self._unreadable(folder, error) from error
         if found != FORMAT:
             raise CheckpointError(
                 f"{folder} has format {found}, this version reads {FORMAT}. "
                 "Resume with the version that wrote it (see its state.json)."
             )
-        return Snapshot(step=wanted, tensors=tensors, values=values)
+        return values
 
-    def _write(
-        self,
-        folder: Path,
-        step: int,
-        tensors: Mapping[str, Mapping[str, Tensor]],
-        values: Mapping[str, Any],
-    ) -> None:
-        for group, members in tensors.items():
-            save_file(
-                {k: _own_host_copy(v) for k, v in members.items()}, folder / f"{group}.safetensors"
+    def shapes(self, step: int) -> dict[str, StoredShape]:
+        """Names, shapes and dtypes of the tensors of a checkpoint.
+
+        Raises:
+            CheckpointError: there is none of that step, or it cannot be read.
+        """
+        folder = self._require(step)
+        try:
+            return stored_shapes(folder)
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise self._unreadable(folder, error) from error
+
+    def load(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Fill tensors from a checkpoint, in place; each rank reads the rows it holds.
+
+        Args:
+            step: of the checkpoint.
+            tensors: by name, of the stored shapes (see ``shapes``).
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        folder = self._require(step)
+        if self._group is None:
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        try:
+            dcp.load(
+                dict(tensors),
+                storage_reader=ShardReader(folder, tensors),
+                process_group=self._group,
+                no_dist=self._group is None,
             )
-        state = {"format": FORMAT, "step": step, "groups": sorted(tensors), "values": values}
+        except (Exception, CheckpointException) as error:
+            # The readers have error trees of their own; whichever it is, the folder is of no use.
+            raise self._unreadable(folder, error) from error
+
+    def _require(self, step: int) -> Path:
+        folder = self._folder_of(step)
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"A checkpoint of step {step} was asked for in {self.folder}; found "
+                f"{self._whole_folders()}. Choose one of these or start anew."
+            )
+        return folder
+
+    def _unreadable(self, folder: Path, error: BaseException) -> CheckpointError:
+        others = [name for name in self._whole_folders() if name != folder.name]
+        advice = f"write the name of another one into {self.folder / 'latest'}: {others}"
+        return CheckpointError(
+            f"{folder} cannot be read: {_reason(error)}. Delete it and "
+            f"{advice if others else 'begin again, there is no other'}."
+        )
+
+    def _commit(self, partial: Path, step: int, state: Mapping[str, Any]) -> None:
+        """Put a folder that is written in its place, point to it, drop those too old."""
         files = {"config.yaml": self.config, "state.json": json.dumps(state, indent=1)}
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        for path in (*folder.iterdir(), folder):
+            (partial / name).write_text(text, encoding="utf-8")
+        for path in (*partial.iterdir(), partial):
             _sync(path)
-
-    def _point_to(self, name: str) -> None:
-        partial = self.folder / "latest.partial"
-        partial.write_text(name + "\n", encoding="utf-8")
-        _sync(partial)
-        partial.replace(self.folder / "latest")
+        final = self._folder_of(step)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
         _sync(self.folder)
+        pointer = self.folder / "latest.partial"
+        pointer.write_text(final.name + "\n", encoding="utf-8")
+        _sync(pointer)
+        pointer.replace(self.folder / "latest")
+        _sync(self.folder)
+        self._drop_old()
+
+    def _folder_of(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
 
     def _whole_folders(self) -> list[str]:
         found = self.folder.glob("step-*")
-        return sorted(path.name for path in found if path.name.removeprefix("step-").isdigit())
+        return sorted(
+            path.name
+            for path in found
+            if path.name.removeprefix("step-").isdigit() and (path / INDEX_FILE).is_file()
+        )
 
     def _drop_old(self) -> None:
         for name in self._whole_folders()[: -self.keep_last]:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            step = int(name.removeprefix("step-"))
+            if self.keep_every is None or step % self.keep_every:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
-def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; what has several names is under its first."""
-    seen: set[int] = set()
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            tensors[name] = tensor.detach()
-    return tensors
-
-
-def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into the module in place; nothing is copied unless all fit.
-
-    Raises:
-        CheckpointError: names or shapes differ.
-    """
-    own = module_tensors(module)
-    check_fit("the model", expected=own, found=tensors)
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-
-
-def check_fit(what: str, *, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Compare names and shapes of a run with those of a checkpoint.
-
-    Args:
-        what: whose tensors they are, for the message.
-        expected: tensors of this run.
-        found: tensors of the checkpoint.
-
-    Raises:
-        CheckpointError: they differ; the message names what.
-    """
-    shapes = [
-        f"{name} {list(found[name].shape)} instead of {list(expected[name].shape)}"
-        for name in expected
-        if name in found and found[name].shape != expected[name].shape
-    ]
-    differences = [
-        f"{title}: {_name_some(names)}"
-        for title, names in (
-            ("missing in the checkpoint", [name for name in expected if name not in found]),
-            ("only in the checkpoint", [name for name in found if name not in expected]),
-            ("of another shape", shapes),
-        )
-        if names
-    ]
-    if differences:
-        raise CheckpointError(
-            f"The checkpoint does not fit {what} of this run. {'; '.join(differences)}. "
-            "Resume with the configuration it was written with, or start in another folder."
-        )
-
-
-def _name_some(names: Iterable[str]) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
-    return ", ".join(listed[:MAX_NAMED]) + rest
-
-
-def _own_host_copy(tensor: Tensor) -> Tensor:
-    # safetensors refuses tensors that share memory, so a view of something larger is copied out.
-    host = tensor.detach().cpu().contiguous()
-    is_view = host.untyped_storage().nbytes() != host.numel() * host.element_size()
-    return host.clone() if is_view else host
+def _reason(error: BaseException) -> str:
+    """What went wrong on which rank, in one line."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        told = [f"rank {rank}: {failure[0]}" for rank, failure in sorted(failures.items())]
+        return f"{'; '.join(told[:MAX_NAMED])}{'; ...' if len(told) > MAX_NAMED else ''}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _sync(path: Path) -> None:

@@ -30,7 +30,7 @@ class Drawing(nn.Module):
     drawn_features: DrawnFeatures
     image_decoder: ImageDecoder
     _empty_PV: Tensor | None = None
-    _empty_of: tuple[int, int] | None = None
+    _empty_of: tuple[torch.device, int] | None = None
 
     def encode_tiles(self, tiles_I3HW: Tensor) -> Tensor:
         """Vision features of tiles, uint8 [I, 3, H, W] -> float [I, K, V]."""
@@ -49,7 +49,8 @@ class Drawing(nn.Module):
         if not self.image_decoder.needs_empty:
             return None
         weight = next(self.vision_encoder.parameters())
-        weights_now = (weight.data_ptr(), weight._version)
+        # Not where they lie: on ranks that share a model, all must come to the same answer.
+        weights_now = (weight.device, weight._version)
         if self._empty_PV is None or self._empty_of != weights_now:
             tile_13HW = self.vision_encoder.empty_tile()[None].to(weight.device)
             self._empty_PV = self.target_features(self.encode_tiles(tile_13HW))[0].clone()

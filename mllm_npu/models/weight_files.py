@@ -60,6 +60,10 @@ class StoredValue(ABC):
     def read(self) -> Tensor:
         """The value on the CPU."""
 
+    @abstractmethod
+    def read_rows(self, begin: int, end: int) -> Tensor:
+        """Some rows of the value, in memory of their own; the rest is not touched."""
+
 
 class _SafeValue(StoredValue):
     def __init__(self, file: Path, key: str, shape: tuple[int, ...], kind: str) -> None:
@@ -69,6 +73,10 @@ class _SafeValue(StoredValue):
         with safe_open(self.file, framework="pt") as opened:
             return opened.get_tensor(self.key)
 
+    def read_rows(self, begin: int, end: int) -> Tensor:
+        with safe_open(self.file, framework="pt") as opened:
+            return opened.get_slice(self.key)[begin:end].clone()
+
 
 class _TorchValue(StoredValue):
     def __init__(self, file: Path, key: str, value: Tensor) -> None:
@@ -77,6 +85,9 @@ class _TorchValue(StoredValue):
 
     def read(self) -> Tensor:
         return self._value
+
+    def read_rows(self, begin: int, end: int) -> Tensor:
+        return self._value[begin:end].clone()
 
 
 def open_values(path: Path) -> dict[str, StoredValue]:

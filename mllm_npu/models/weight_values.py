@@ -8,8 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from mllm_npu.errors import WeightsError
+from mllm_npu.models.grown_rows import RowGrowth
+from mllm_npu.models.own_rows import own_rows
 from mllm_npu.models.weight_files import StoredValue, adapter_scale, open_values
 from mllm_npu.models.weight_layouts import Place, examples, translate
 
@@ -33,11 +36,12 @@ class Update:
     up: StoredValue | None = None
     factor: float | None = None
 
-    def read(self) -> Tensor:
-        """What is added to the weight, float32."""
+    def read(self, rows: tuple[int, int] | None = None) -> Tensor:
+        """What is added to the weight or to some of its rows, float32."""
         if self.down is None or self.up is None or self.factor is None:
             raise WeightsError("A low-rank update was read before it was complete.")
-        return self.factor * (self.up.read().float() @ self.down.read().float())
+        up = self.up.read() if rows is None else self.up.read_rows(*rows)
+        return self.factor * (up.float() @ self.down.read().float())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,21 +51,36 @@ class Value:
     Args:
         stored: the value itself.
         update: what is added to it.
+        growth: how rows are made that it lacks; None where it must have all.
     """
 
     stored: StoredValue
     update: Update | None = None
+    growth: RowGrowth | None = None
 
     def read(self, slot: Tensor) -> Tensor:
-        """The value in the shape and type of its slot, on the CPU."""
+        """The value in the shape and type of its slot, on the CPU; a sharded slot's own rows."""
+        if isinstance(slot, DTensor):
+            return self._read_rows(slot, *own_rows(slot))
         value = self.stored.read()
         if self.update is not None:
             value = value.float() + self.update.read()
         if value.numel() == slot.numel():
             return value.view(slot.shape).to(slot.dtype)
+        if self.growth is not None:
+            return self.growth.grow(value, slot.shape[0]).to(slot.dtype)
         wider = torch.zeros(slot.shape, dtype=slot.dtype)
         wider[:, : value.shape[1]] = value
         return wider
+
+    def _read_rows(self, slot: DTensor, begin: int, end: int) -> Tensor:
+        if self.stored.shape != tuple(slot.shape):
+            # Stored in another shape, which is rare and small: read whole, then cut.
+            return self.read(torch.empty(slot.shape, dtype=slot.dtype, device="meta"))[begin:end]
+        value = self.stored.read_rows(begin, end)
+        if self.update is not None:
+            value = value.float() + self.update.read((begin, end))
+        return value.to(slot.dtype)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -173,6 +192,8 @@ def check_shape(name: str, value: Value, slot: Tensor) -> bool:
     if stored.shape == shape:
         return False
     if torch.Size(stored.shape).numel() == slot.numel() or _widens(name, stored.shape, shape):
+        return True
+    if value.growth is not None and stored.shape[1:] == shape[1:] and stored.shape[0] < shape[0]:
         return True
     advice = "these are weights of another model."
     if any(table in name for table in _TABLES) and stored.shape[1:] == shape[1:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,13 +12,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from mllm_npu.errors import WeightsError
+from mllm_npu.models.grown_rows import RowGrowth
+from mllm_npu.models.own_rows import from_own_rows
 from mllm_npu.models.weight_files import ALIASES
 from mllm_npu.models.weight_values import Value, check_shape, gather
 
 WEIGHTS_FILE = "model.safetensors"
+_ADAPTER_MARK, _BASE_MARK = ".lora_", ".base_layer."
 _SHOWN = 4
 
 
@@ -98,13 +102,16 @@ def load_weights(
     *,
     strict: bool = True,
     lora_alpha: float | None = None,
+    device: torch.device | None = None,
+    grow: bool = False,
 ) -> WeightsReport:
     """Fill a model from files or folders of weights, of any layout of `weight_layouts`.
 
     Parameters on the meta device are replaced by the values as they are read, one at a time, and
     tied parameters stay tied; others are copied into. Values of the model's own type stay pages of
     the file until they are changed (see `weight_files`). Buffers that are computed rather than
-    saved are computed again.
+    saved are computed again. Of a sharded parameter a rank reads its own rows and no others.
+    Low-rank updates that are to be trained are not looked for: what they stand on is filled.
 
     Args:
         model: the model to fill, in place; it may be a part alone.
@@ -113,15 +120,21 @@ def load_weights(
         strict: refuse missing and unexpected names; without it they are only reported.
         lora_alpha: alpha of low-rank updates among the values, which are folded in; None takes it
             from an ``adapter_config.json`` beside them.
+        grow: make the rows a vocabulary lacks by the rule of its language model.
+        device: where the rows of sharded parameters go; None: where their ranks compute.
 
     Raises:
         WeightsError: nothing to read, another shape, names that do not fit, not one name in common,
             or low-rank updates of unknown alpha. The model is as it was then.
     """
     paths = [Path(path) for path in ([sources] if isinstance(sources, str | Path) else sources)]
-    slots = _slots(model)
+    names = _plain_names(model)
+    slots = {plain: slot for plain, (_, slot) in names.items()}
     gathered = gather(paths, slots, kind=type(model).__name__, lora_alpha=lora_alpha)
     values = {name: value for name, value in gathered.values.items() if name in slots}
+    for name, growth in _row_growths(model).items() if grow else ():
+        if name in values:
+            values[name].growth = growth
     unexpected = tuple(sorted((set(gathered.values) | set(gathered.stray)) - set(slots)))
     report = WeightsReport(
         loaded=tuple(sorted(values)),
@@ -139,8 +152,8 @@ def load_weights(
         )
     placed: dict[int, nn.Parameter] = {}
     for name in report.loaded:
-        _place(model, name, values[name], placed)
-    _tie(model, slots, placed)
+        _place(model, names[name][0], values[name], placed, device)
+    _tie(model, dict(names.values()), placed)
     restore_buffers(model)
     return report
 
@@ -179,9 +192,26 @@ def _hollow_buffers(module: nn.Module) -> list[str]:
     ]
 
 
-def _slots(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, tied ones under each of their names."""
-    return dict(model.state_dict(keep_vars=True))
+def _plain_names(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """Names without adapters -> names of the model, with the parameter or buffer behind them.
+
+    Tied ones stand under each of their names; low-rank updates are left out.
+    """
+    return {
+        name.replace(_BASE_MARK, "."): (name, slot)
+        for name, slot in model.state_dict(keep_vars=True).items()
+        if _ADAPTER_MARK not in name
+    }
+
+
+def _row_growths(model: nn.Module) -> dict[str, RowGrowth]:
+    """How the rows of vocabularies grow, by name without adapters."""
+    return {
+        f"{where}.{name}".lstrip(".").replace(_BASE_MARK, "."): growth
+        for where, part in model.named_modules()
+        if hasattr(part, "row_growths")
+        for name, growth in part.row_growths().items()
+    }
 
 
 def _missing(values: Mapping[str, Value], slots: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -194,22 +224,58 @@ def _missing(values: Mapping[str, Value], slots: Mapping[str, Tensor]) -> tuple[
     )
 
 
-def _place(model: nn.Module, name: str, stored: Value, placed: dict[int, nn.Parameter]) -> None:
-    module_name, _, short_name = name.rpartition(".")
-    module = model.get_submodule(module_name)
-    slot = getattr(module, short_name)
-    if not slot.is_meta:
-        with torch.no_grad():
-            slot.copy_(stored.read(slot))
-        return
+def fill_named(model: nn.Module, read: Callable[[str, Tensor], Tensor | None]) -> None:
+    """Fill a model by its own names, low-rank updates included; tied parameters stay tied.
+
+    Args:
+        model: in place; it may be without memory.
+        read: gives the value of a name, of the slot's shape, or None to leave it as it is.
+    """
+    slots = dict(model.state_dict(keep_vars=True))
+    placed: dict[int, nn.Parameter] = {}
+    for name, slot in slots.items():
+        if id(slot) not in placed:
+            value = read(name, slot)
+            if value is not None:
+                _put(model, name, value.to(slot.dtype), placed)
+    _tie(model, slots, placed)
+    restore_buffers(model)
+
+
+def _place(
+    model: nn.Module,
+    name: str,
+    stored: Value,
+    placed: dict[int, nn.Parameter],
+    device: torch.device | None,
+) -> None:
+    slot = _slot(model, name)
     if id(slot) in placed:
         return
     value = stored.read(slot)
+    if isinstance(slot, DTensor):
+        value = from_own_rows(value, slot, device)
+    _put(model, name, value, placed)
+
+
+def _put(model: nn.Module, name: str, value: Tensor, placed: dict[int, nn.Parameter]) -> None:
+    slot = _slot(model, name)
+    if not slot.is_meta:
+        with torch.no_grad():
+            slot.copy_(value)
+        return
+    module_name, _, short_name = name.rpartition(".")
+    module = model.get_submodule(module_name)
     if isinstance(slot, nn.Parameter):
         placed[id(slot)] = nn.Parameter(value, requires_grad=slot.requires_grad)
         setattr(module, short_name, placed[id(slot)])
     else:
         setattr(module, short_name, value)
+
+
+def _slot(model: nn.Module, name: str) -> Tensor:
+    module_name, _, short_name = name.rpartition(".")
+    return getattr(model.get_submodule(module_name), short_name)
 
 
 def _tie(model: nn.Module, slots: Mapping[str, Tensor], placed: Mapping[int, nn.Parameter]) -> None:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mllm_npu.ops.causal_blocks import attend_in_blocks, suits_blocks
 from mllm_npu.ops.packing import Packing, to_rows, to_tokens
 
 NEVER_VISIBLE = 2**31 - 1
@@ -140,6 +141,11 @@ def attend(
     Returns:
         float [B, H, Q, E of the values].
     """
+    repeats = q_BHQE.shape[1] // k_BJKE.shape[1]
+    if causal and softcap is None and not dropout and suits_blocks(q_BHQE):
+        return attend_in_blocks(
+            q_BHQE, _share_heads(k_BJKE, repeats), _share_heads(v_BJKE, repeats), scale=scale
+        )
     if softcap is None:
         return F.scaled_dot_product_attention(
             q_BHQE,
@@ -149,11 +155,15 @@ def attend(
             is_causal=causal,
             scale=scale,
             dropout_p=dropout,
-            enable_gqa=q_BHQE.shape[1] != k_BJKE.shape[1],
+            enable_gqa=repeats > 1,
         )
-    repeats = q_BHQE.shape[1] // k_BJKE.shape[1]
-    k, v = (part.repeat_interleave(repeats, 1) for part in (k_BJKE, v_BJKE))
+    k, v = (_share_heads(part, repeats) for part in (k_BJKE, v_BJKE))
     scores = torch.tanh(q_BHQE @ k.transpose(2, 3) * (scale / softcap)) * softcap
     visible = band_mask(q_BHQE.shape[2], q_BHQE.shape[2], q_BHQE.device) if causal else mask
     scores = scores if visible is None else scores.masked_fill(~visible, -math.inf)
     return F.dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype), dropout) @ v
+
+
+def _share_heads(part_BJKE: Tensor, repeats: int) -> Tensor:
+    """Give each query head its key head, [B, J, K, E] -> [B, H, K, E]."""
+    return part_BJKE if repeats == 1 else part_BJKE.repeat_interleave(repeats, 1)

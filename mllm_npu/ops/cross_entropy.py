@@ -6,14 +6,18 @@ Shape letters: N chosen tokens, D width, W vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-MAX_LOGITS = 2**25
-"""Logits held at once, 128 MiB in float32; what is more goes in chunks that are computed again."""
+MAX_LOGITS = 2**27
+"""Logits held at once, 256 MiB in bfloat16, and their gradients beside them; what is more goes in
+chunks that are computed again."""
+_WIDENED = 2**21
+"""Logits held in float32 at once, few enough to stay in a processor's cache."""
 
 
 def cross_entropy(
@@ -55,4 +59,33 @@ def cross_entropy_reference(
 
 
 def _losses(hidden_ND: Tensor, targets_N: Tensor, to_logits: Callable[[Tensor], Tensor]) -> Tensor:
-    return F.cross_entropy(to_logits(hidden_ND).float(), targets_N, reduction="none")
+    return _Losses.apply(to_logits(hidden_ND), targets_N)  # type: ignore[no-untyped-call]
+
+
+class _Losses(torch.autograd.Function):
+    """Cross entropy in float32, some rows at a time, so that no float32 copy of logits exists."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NW: Tensor, targets_N: Tensor) -> Tensor:
+        ctx.save_for_backward(logits_NW, targets_N)
+        losses = [
+            F.cross_entropy(logits.float(), targets, reduction="none")
+            for logits, targets in zip(*_split(logits_NW, targets_N), strict=True)
+        ]
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:
+        logits_NW, targets_N = ctx.saved_tensors
+        grad_NW = torch.empty_like(logits_NW)
+        parts = _split(logits_NW, targets_N, grad_N.float(), grad_NW)
+        for logits, targets, grad, out in zip(*parts, strict=True):
+            shares = logits.softmax(-1, dtype=torch.float32)
+            shares.scatter_add_(1, targets[:, None], shares.new_full((1, 1), -1.0).expand(len(shares), 1))
+            torch.mul(shares, grad[:, None], out=out)
+        return grad_NW, None
+
+
+def _split(logits_NW: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
+    rows = max(1, _WIDENED // logits_NW.shape[-1])
+    return [part.split(rows) for part in (logits_NW, *others)]

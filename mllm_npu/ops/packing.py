@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mllm_npu.errors import RequestError
+from mllm_npu.ops.sequence_exchange import SequenceExchange
 
 _TOLERATED_PADDING = 16
 
@@ -49,6 +50,7 @@ class Packing:
         in_order: the rows are the pack as it is, nothing has to be copied.
         receipts: gets the window of each attention call, where a caller wants to know who called;
             else None.
+        exchange: between the ranks that share the pack, where several do.
     """
 
     sequence_ends: tuple[int, ...]
@@ -58,6 +60,7 @@ class Packing:
     real: Tensor | None
     in_order: bool
     receipts: list[int | None] | None = field(default=None)
+    exchange: SequenceExchange | None = field(default=None)
 
     @property
     def longest(self) -> int:
@@ -71,6 +74,7 @@ def pack_sequences(
     *,
     one_group: bool = False,
     receipts: list[int | None] | None = None,
+    exchange: SequenceExchange | None = None,
 ) -> Packing:
     """Plan the padded batches for a pack; host work and one small copy per index.
 
@@ -79,6 +83,7 @@ def pack_sequences(
         device: where the indices are needed.
         one_group: put all sequences in one batch, however unequal they are.
         receipts: see `Packing`.
+        exchange: see `Packing`.
 
     Raises:
         RequestError: the ends do not rise or there are none.
@@ -112,6 +117,7 @@ def pack_sequences(
         real=real.float().to(device, non_blocking=True) if padded else None,
         in_order=len(groups) == 1 and not padded,
         receipts=receipts,
+        exchange=exchange,
     )
 
 

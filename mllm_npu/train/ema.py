@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from mllm_npu.distributed.checkpoint import check_fit
 from mllm_npu.errors import ConfigError
 
 
 class Ema:
     """Exponential moving average in float32; a warm-up lets the first weights be forgotten soon.
+
+    Of sharded weights each rank averages the rows it holds.
 
     Args:
         parameters: what is averaged, by name.
@@ -34,8 +36,8 @@ class Ema:
     def update(self) -> None:
         """Move the averages towards the weights as they are now."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        now = [p.detach().float() for p in self._parameters.values()]
-        torch._foreach_lerp_(list(self.averages.values()), now, 1 - decay)
+        now = [_own(p.detach()).float() for p in self._parameters.values()]
+        torch._foreach_lerp_([_own(a) for a in self.averages.values()], now, 1 - decay)
         self.num_updates += 1
 
     @torch.no_grad()
@@ -44,13 +46,7 @@ class Ema:
         for name, parameter in self._parameters.items():
             parameter.copy_(self.averages[name])
 
-    def load(self, averages: Mapping[str, Tensor], *, num_updates: int) -> None:
-        """Go on from averages of a checkpoint.
 
-        Raises:
-            CheckpointError: names or shapes are not those of the parameters that are trained.
-        """
-        check_fit("the averaged weights", expected=self.averages, found=averages)
-        for name, average in self.averages.items():
-            average.copy_(averages[name])
-        self.num_updates = num_updates
+def _own(tensor: Tensor) -> Tensor:
+    """The rows of a sharded tensor this rank holds, in place; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

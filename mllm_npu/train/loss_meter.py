@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from mllm_npu.batch import Batch, Losses
 from mllm_npu.distributed.mesh import Mesh
-from mllm_npu.errors import TrainingError
+from mllm_npu.train.faults import StepOutcome
 
-MAX_NAMED = 8
+_SHARE = "of"
+"""Between the name of a mean and what it is divided by, in the sums of all ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +30,15 @@ class LossMeter:
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
-        self._norms: list[tuple[int, Tensor]] = []
+        self._norms: dict[int, Tensor] = {}
+        self._losses: dict[int, float] = {}
 
     def add(self, step: int, batch: Batch, losses: Losses, loss: Tensor) -> None:
         """Take in one micro-batch.
 
         Args:
             step: number of the update it belongs to.
-            batch: on the host; its tiles and tokens are not kept.
+            batch: on the host; kept until it is read, for whoever must say what was in it.
             losses: of the batch.
             loss: its share of the step's loss, 0-d.
         """
@@ -53,61 +54,79 @@ class LossMeter:
 
     def end_step(self, step: int, grad_norm: Tensor) -> None:
         """Take in the gradient norm of a whole step, 0-d."""
-        self._norms.append((step, grad_norm.detach()))
+        self._norms[step] = grad_norm.detach()
 
-    def check(self) -> None:
-        """Read what has come in and make sure that all of it is finite.
+    def look(self, mesh: Mesh) -> list[StepOutcome]:
+        """Loss and gradient norm of the updates since the last look, equal on all ranks."""
+        steps = [step for step in self._norms if step not in self._losses]
+        if not steps:
+            return []
+        entries = [entry for entry in self._entries if entry.step in steps]
+        own = torch.stack([entry.loss.float() for entry in entries]).tolist()
+        norms = torch.stack([self._norms[step].float() for step in steps]).tolist()
+        sums = dict.fromkeys(steps, 0.0)
+        for entry, loss in zip(entries, own, strict=True):
+            sums[entry.step] += loss
+        losses = mesh.sum({f"loss of step {step}": loss for step, loss in sums.items()})
+        outcomes = []
+        for step, norm in zip(steps, norms, strict=True):
+            mine = [(e.batch, loss) for e, loss in zip(entries, own, strict=True) if e.step == step]
+            self._losses[step] = losses[f"loss of step {step}"]
+            outcomes.append(
+                StepOutcome(
+                    step=step,
+                    loss=self._losses[step],
+                    grad_norm=norm,
+                    batches=tuple(batch for batch, _ in mine),
+                    own_losses=tuple(loss for _, loss in mine),
+                )
+            )
+        return outcomes
 
-        Raises:
-            TrainingError: a loss or gradient norm is not; names step, sources and keys.
-        """
-        if not self._entries:
-            return
-        losses = torch.stack([entry.loss.float() for entry in self._entries]).tolist()
-        for entry, value in zip(self._entries, losses, strict=True):
-            if not math.isfinite(value):
-                raise _not_finite("loss", value, entry.step, [entry.batch])
-        norms = torch.stack([norm.float() for _, norm in self._norms]).tolist()
-        for (step, _), value in zip(self._norms, norms, strict=True):
-            if not math.isfinite(value):
-                batches = [entry.batch for entry in self._entries if entry.step == step]
-                raise _not_finite("gradient norm", value, step, batches)
+    def drop(self, steps: Collection[int]) -> None:
+        """Leave some updates out of the means."""
+        self._entries = [entry for entry in self._entries if entry.step not in steps]
+        for step in steps:
+            self._norms.pop(step, None)
+            self._losses.pop(step, None)
 
     def read(self, mesh: Mesh) -> dict[str, Any]:
-        """Means over the steps since the last reading, then start anew.
+        """Means over the updates since the last reading, then start anew; call ``look`` first.
 
         Returns:
-            ``loss`` (as it was minimised), ``grad_norm``, ``terms`` (per element, not weighted)
-            and, of this rank's share, ``loss_per_source``, ``loss_per_task``,
-            ``drawn_loss_per_source``, ``drawn_loss_per_task``.
-
-        Raises:
-            TrainingError: a loss or gradient norm is not finite.
+            ``loss`` (as it was minimised) and ``grad_norm`` where there were updates; ``terms`` (per
+            element, not weighted),
+            ``loss_per_source``, ``loss_per_task``, ``drawn_loss_per_source``,
+            ``drawn_loss_per_task``; of all ranks, and equal on all of them.
         """
-        self.check()
-        if not self._norms:
-            return {}
-        num_steps = len(self._norms)
-        loss = sum(torch.stack([entry.loss.double() for entry in self._entries]).tolist())
-        values: dict[str, Any] = {
-            "loss": mesh.sum({"loss": loss})["loss"] / num_steps,
-            "grad_norm": sum(torch.stack([norm for _, norm in self._norms]).tolist()) / num_steps,
-            "terms": self._read_terms(mesh),
-        }
-        values |= _per_name("loss", [_of_targets(entry) for entry in self._entries])
-        values |= _per_name("drawn_loss", [_of_drawn(entry) for entry in self._entries])
-        self._entries, self._norms = [], []
+        steps = list(self._norms)
+        sums = mesh.sum_open(self._own_sums())
+        values: dict[str, Any] = {}
+        if steps:
+            norms = torch.stack([self._norms[step].float() for step in steps]).tolist()
+            values["loss"] = sum(self._losses[step] for step in steps) / len(steps)
+            values["grad_norm"] = sum(norms) / len(steps)
+        if any(sums.values()):
+            values |= _means(sums)
+        self._entries, self._norms, self._losses = [], {}, {}
         return values
 
-    def _read_terms(self, mesh: Mesh) -> dict[str, float]:
-        names = list(self._entries[0].losses.terms)
+    def _own_sums(self) -> dict[str, float]:
+        """Totals and what they are divided by, of this rank."""
         sums: dict[str, float] = {}
-        for name in names:
+        for name in self._entries[0].losses.terms if self._entries else ():
             terms = [entry.losses.terms[name] for entry in self._entries]
-            sums[f"total/{name}"] = sum(torch.stack([t.total.double() for t in terms]).tolist())
-            sums[f"count/{name}"] = sum(term.count for term in terms)
-        sums = mesh.sum(sums)
-        return {name: sums[f"total/{name}"] / max(sums[f"count/{name}"], 1.0) for name in names}
+            total = sum(torch.stack([term.total.double() for term in terms]).tolist())
+            _add(sums, "terms", name, total, float(sum(term.count for term in terms)))
+        for title, parts in (
+            ("loss", [_of_targets(entry) for entry in self._entries]),
+            ("drawn_loss", [_of_drawn(entry) for entry in self._entries]),
+        ):
+            for part in parts:
+                if part is not None:
+                    _add_per_name(sums, f"{title}_per_source", part, part.batch.sources)
+                    _add_per_name(sums, f"{title}_per_task", part, part.batch.tasks)
+        return sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,34 +164,33 @@ def _of_drawn(entry: _Entry) -> _Elements | None:
     )
 
 
-def _per_name(title: str, parts: Sequence[_Elements | None]) -> dict[str, dict[str, float]]:
-    known = [part for part in parts if part is not None]
-    per = {
-        f"{title}_per_source": _means([(part, part.batch.sources) for part in known]),
-        f"{title}_per_task": _means([(part, part.batch.tasks) for part in known]),
-    }
-    return {name: means for name, means in per.items() if means}
+def _add_per_name(
+    sums: dict[str, float], title: str, part: _Elements, names: Sequence[str]
+) -> None:
+    if not names:
+        return
+    values, weights = part.values_N * part.weights_N, part.weights_N
+    totals = torch.bincount(part.sequences_N, values, minlength=len(names)).tolist()
+    shares = torch.bincount(part.sequences_N, weights, minlength=len(names)).tolist()
+    for name, total, share in zip(names, totals, shares, strict=True):
+        if share > 0:
+            _add(sums, title, name, total, share)
 
 
-def _means(parts: Sequence[tuple[_Elements, tuple[str, ...]]]) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    weights: dict[str, float] = {}
-    for part, names in parts:
-        if not names:
+def _add(sums: dict[str, float], title: str, name: str, total: float, share: float) -> None:
+    key = f"{title}/{name}"
+    sums[key] = sums.get(key, 0.0) + total
+    sums[f"{_SHARE} {key}"] = sums.get(f"{_SHARE} {key}", 0.0) + share
+
+
+def _means(sums: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Totals of all ranks -> means by title and name; terms without elements are 0."""
+    means: dict[str, dict[str, float]] = {"terms": {}}
+    for key in sorted(sums):
+        if key.startswith(f"{_SHARE} "):
             continue
-        for into, values in ((totals, part.values_N * part.weights_N), (weights, part.weights_N)):
-            sums = torch.bincount(part.sequences_N, values, minlength=len(names)).tolist()
-            for name, value in zip(names, sums, strict=True):
-                into[name] = into.get(name, 0.0) + value
-    return {name: totals[name] / weights[name] for name in sorted(totals) if weights[name] > 0}
-
-
-def _not_finite(what: str, value: float, step: int, batches: Sequence[Batch]) -> TrainingError:
-    keys = [key for batch in batches for key in batch.keys if key]
-    sources: Mapping[str, None] = dict.fromkeys(s for batch in batches for s in batch.sources if s)
-    rest = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
-    return TrainingError(
-        f"The {what} of step {step} is {value}. Its batch comes from {', '.join(sources)}: "
-        f"keys {', '.join(keys[:MAX_NAMED])}{rest}. "
-        "Look at these samples, lower the learning rate, or resume from the last checkpoint."
-    )
+        title, name = key.split("/", 1)
+        share = sums[f"{_SHARE} {key}"]
+        if share > 0 or title == "terms":
+            means.setdefault(title, {})[name] = sums[key] / max(share, 1.0)
+    return means

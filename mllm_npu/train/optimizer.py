@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mllm_npu.distributed.checkpoint import check_fit
 from mllm_npu.errors import ConfigError, TrainingError
+from mllm_npu.train.learning_rates import peak_rates
 from mllm_npu.train.trainable import match_names
 
 
@@ -18,11 +17,15 @@ class AdamW:
     """Recipe of an AdamW optimizer.
 
     Args:
-        lr: peak learning rate.
+        lr: peak learning rate of what no pattern names.
         betas: decay of the two moments.
         eps: added to the denominator.
         weight_decay: decoupled decay per update and learning rate.
+        learning_rates: peak learning rate by name pattern, in place of ``lr``; the last match
+            counts.
         lr_multipliers: factor on the learning rate by name pattern; the last match counts.
+        layer_decay: factor on the learning rate from each block to the one below it, by name
+            pattern (see ``layer_factors``).
         no_decay: name patterns of parameters without weight decay.
         decay_vectors: whether parameters of fewer than two dimensions (biases, norms) decay too.
         fused: one kernel for the update, where the device has it.
@@ -35,7 +38,9 @@ class AdamW:
         betas: Sequence[float] = (0.9, 0.98),
         eps: float = 1e-8,
         weight_decay: float = 0.02,
+        learning_rates: Mapping[str, float] | None = None,
         lr_multipliers: Mapping[str, float] | None = None,
+        layer_decay: Mapping[str, float] | None = None,
         no_decay: Sequence[str] = (),
         decay_vectors: bool = False,
         fused: bool = True,
@@ -56,7 +61,9 @@ class AdamW:
         self.betas = (float(betas[0]), float(betas[1]))
         self.eps = eps
         self.weight_decay = weight_decay
+        self.learning_rates = dict(learning_rates or {})
         self.lr_multipliers = dict(lr_multipliers or {})
+        self.layer_decay = dict(layer_decay or {})
         self.no_decay = tuple(no_decay)
         self.decay_vectors = decay_vectors
         self.fused = fused
@@ -69,17 +76,20 @@ class AdamW:
 
         Raises:
             TrainingError: there is nothing to train.
-            ConfigError: a pattern matches nothing.
+            ConfigError: a pattern matches nothing, or a number is no rate.
         """
         if not parameters:
             raise TrainingError(
                 "Training was asked for, but no parameter is trainable. "
                 "Set trainable to patterns of the parts to train, as in ['language_model.*']."
             )
-        multipliers = dict.fromkeys(parameters, 1.0)
-        for pattern, multiplier in self.lr_multipliers.items():
-            names = match_names(parameters, pattern, what="lr_multipliers")
-            multipliers.update(dict.fromkeys(names, multiplier))
+        rates = peak_rates(
+            parameters,
+            lr=self.lr,
+            learning_rates=self.learning_rates,
+            lr_multipliers=self.lr_multipliers,
+            layer_decay=self.layer_decay,
+        )
         undecayed = {
             name
             for pattern in self.no_decay
@@ -88,7 +98,7 @@ class AdamW:
         groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in parameters.items():
             decays = name not in undecayed and (self.decay_vectors or parameter.ndim >= 2)
-            settings = (self.lr * multipliers[name], self.weight_decay if decays else 0.0)
+            settings = (rates[name], self.weight_decay if decays else 0.0)
             groups.setdefault(settings, []).append((name, parameter))
         return torch.optim.AdamW(
             [
@@ -108,6 +118,21 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
+def initialise_state(optimizer: torch.optim.AdamW) -> None:
+    """Make the moments before the first step, so that memory and names do not depend on the step.
+
+    They are what the optimizer would make itself: zeros of the parameter's shape and placement.
+    """
+    fused = bool(optimizer.defaults["fused"])
+    for parameter in _named(optimizer).values():
+        state = optimizer.state[parameter]
+        if not state:
+            device = parameter.device if fused else torch.device("cpu")
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """State as ``<entry>/<parameter name>`` -> tensor; independent of groups and ranks."""
     return {
@@ -115,27 +140,6 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for name, parameter in _named(optimizer).items()
         for entry, value in optimizer.state.get(parameter, {}).items()
     }
-
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` gave; learning rates and decay stay those of this run.
-
-    Raises:
-        CheckpointError: names or shapes are not those of the parameters that are trained.
-    """
-    named = _named(optimizer)
-    entries: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        entry, name = key.split("/", 1)
-        entries.setdefault(name, {})[entry] = tensor
-    moments = {name: state["exp_avg"] for name, state in entries.items() if "exp_avg" in state}
-    # A parameter that has had no gradient yet has no state; it is not missing.
-    expected = {name: p for name, p in named.items() if name in moments}
-    check_fit("the trained parameters", expected=expected, found=moments)
-    numbers = {name: number for number, name in enumerate(named)}
-    state: dict[str, Any] = optimizer.state_dict()
-    state["state"] = {numbers[name]: entry for name, entry in entries.items()}
-    optimizer.load_state_dict(state)
 
 
 def _named(optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:

@@ -11,17 +11,12 @@ import torch
 from torch import Tensor
 
 from mllm_npu.batch import Batch
-from mllm_npu.distributed.checkpoint import (
-    Checkpoints,
-    Snapshot,
-    load_module_tensors,
-    module_tensors,
-)
+from mllm_npu.distributed.checkpoint import Checkpoints
+from mllm_npu.distributed.fit import check_fit, named_tensors
 from mllm_npu.errors import CheckpointError
-from mllm_npu.train.ema import Ema
-from mllm_npu.train.objectives.objective import Objective
-from mllm_npu.train.optimizer import load_optimizer_tensors, optimizer_tensors
-from mllm_npu.train.random_state import random_tensors, random_values, restore_random
+from mllm_npu.train.optimizer import optimizer_tensors
+from mllm_npu.train.random_state import random_tensors, restore_random
+from mllm_npu.train.update import Update
 
 PACKAGES = ("mllm-npu", "torch", "transformers", "diffusers", "numpy", "safetensors", "tokenizers")
 
@@ -44,81 +39,113 @@ class Batches(Protocol):
 
 
 class RunState:
-    """The parts of a run that change while it trains.
+    """The parts of a run that change while it trains, to and from its checkpoints.
 
     Args:
-        objective: model and heads.
-        optimizer: of its trained parameters.
-        ema: their averages, if any are kept.
+        update: weights, optimizer, averages and policy on faults.
         batches: the data.
-        device: whose random state counts.
+        checkpoints: where they are kept.
+        save_frozen: whether parameters that are not trained are kept as well; without it a resumed
+            run takes them from where the run took them at its start.
     """
 
     def __init__(
         self,
         *,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        ema: Ema | None,
+        update: Update,
         batches: Batches,
-        device: torch.device,
+        checkpoints: Checkpoints,
+        save_frozen: bool = True,
     ) -> None:
-        self.objective = objective
-        self.optimizer = optimizer
-        self.ema = ema
+        self.update = update
         self.batches = batches
-        self.device = device
+        self.checkpoints = checkpoints
+        self.save_frozen = save_frozen
 
-    def save(self, checkpoints: Checkpoints, step: int, *, times: dict[str, float]) -> None:
-        """Write a checkpoint.
+    def save(self, step: int, *, times: dict[str, float]) -> None:
+        """Begin to write a checkpoint.
 
         Args:
-            checkpoints: where.
             step: updates done.
-            times: ``seconds`` and ``cpu_seconds`` of the run so far.
+            times: of the run so far, as its ``Throughput`` gives them.
         """
-        tensors: dict[str, dict[str, Tensor]] = {
-            "objective": module_tensors(self.objective),
-            "optimizer": optimizer_tensors(self.optimizer),
-            "random": random_tensors(self.device),
-        }
-        if self.ema is not None:
-            tensors["ema"] = self.ema.averages
+        update, placed = self.update, self.update.placed
+        random = random_tensors(placed.device)
+        own = {f"random/{placed.mesh.rank}/{name}": state for name, state in random.items()}
         values = {
-            "trained": sorted(self.objective.trained_parameters()),
-            "ema_updates": self.ema.num_updates if self.ema is not None else None,
+            "trained": sorted(update.parameters),
+            "ema_updates": update.ema.num_updates if update.ema is not None else None,
             "data": self.batches.state_dict(),
-            "random": random_values(),
+            "faults": update.faults.state_dict(),
             "times": times,
+            "world_size": placed.mesh.world_size,
             "versions": installed_versions(),
         }
-        checkpoints.save(step, tensors=tensors, values=values)
+        self.checkpoints.save(step, tensors=self._tensors() | own, values=values)
 
-    def restore(self, snapshot: Snapshot) -> dict[str, float]:
+    def restore(self, step: int, *, keep_data: bool = False) -> dict[str, float]:
         """Put everything back as it was; returns the times.
+
+        Args:
+            step: of the checkpoint.
+            keep_data: stay at the place in the data where this run is, and with its count of
+                faults.
 
         Raises:
             CheckpointError: it is of another model or choice of trained parameters, or cut off.
             DataError: its position is one of other data.
         """
+        values = self.checkpoints.values(step)
+        stored = self.checkpoints.shapes(step)
         try:
-            values = snapshot.values
             self._check_trained(values["trained"])
-            load_module_tensors(self.objective, snapshot.group("objective"))
-            load_optimizer_tensors(self.optimizer, snapshot.group("optimizer"))
-            if self.ema is not None:
-                self.ema.load(snapshot.group("ema"), num_updates=values["ema_updates"])
-            self.batches.load_state_dict(values["data"])
-            restore_random(values["random"], snapshot.group("random"), self.device)
-            return {name: float(values["times"][name]) for name in ("seconds", "cpu_seconds")}
+            tensors = self._tensors()
+            check_fit(
+                "the model",
+                expected=tensors,
+                found={name: s for name, s in stored.items() if not name.startswith("random/")},
+            )
+            mark = f"random/{self.update.placed.mesh.rank}/"
+            random = {
+                name: torch.empty(s.shape, dtype=s.dtype)
+                for name, s in stored.items()
+                if name.startswith(mark)
+            }
+            self.checkpoints.load(step, tensors | random)
+            if self.update.ema is not None:
+                self.update.ema.num_updates = int(values["ema_updates"])
+            if not keep_data:
+                self.batches.load_state_dict(values["data"])
+                self.update.faults.load_state_dict(values["faults"])
+            if random:
+                states = {name.removeprefix(mark): state for name, state in random.items()}
+                restore_random(states, self.update.placed.device)
+            return {name: float(value) for name, value in values["times"].items()}
         except KeyError as error:
             raise CheckpointError(
-                f"The checkpoint of step {snapshot.step} has no {error}. "
+                f"The checkpoint of step {step} has no {error}. "
                 "Resume with the version that wrote it (see its state.json)."
             ) from error
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """What training changes, by name; sharded tensors stay so."""
+        update = self.update
+        frozen = {id(p) for p in update.objective.parameters() if not p.requires_grad}
+        tensors = {
+            f"objective/{name}": tensor.detach()
+            for name, tensor in named_tensors(update.objective).items()
+            if self.save_frozen or id(tensor) not in frozen
+        }
+        tensors |= {
+            f"optimizer/{name}": tensor
+            for name, tensor in optimizer_tensors(update.optimizer).items()
+        }
+        if update.ema is not None:
+            tensors |= {f"ema/{name}": average for name, average in update.ema.averages.items()}
+        return tensors
+
     def _check_trained(self, trained: list[str]) -> None:
-        now = set(self.objective.trained_parameters())
+        now = set(self.update.parameters)
         added, gone = sorted(now - set(trained)), sorted(set(trained) - now)
         if added or gone:
             raise CheckpointError(

@@ -11,13 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from mllm_npu.build import build_trainer
-from mllm_npu.config import Config, load_config, to_yaml, write_config
+from mllm_npu.config import Config, load_config, parse_yaml, to_yaml, write_config
 from mllm_npu.device.memory import peak_rss_gib
 from mllm_npu.errors import ConfigError, DataError, MllmNpuError
+from mllm_npu.export import export_stage
 from mllm_npu.model_folder import save_model_folder
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
+FREE_SETTINGS = (
+    "parallel",
+    "device",
+    "threads",
+    "resume",
+    "profile",
+    "validation",
+    "dataset.num_workers",
+    "dataset.quarantine",
+    "train.accumulate",
+    "train.packs_per_step",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.recorder",
+    "train.checkpoints",
+    "train.faults",
+)
+"""What does not change what is learnt, or may be chosen anew when a run goes on."""
 
 
 class Stopwatch:
@@ -79,6 +98,8 @@ def train_experiment(
 def train_stage(config: Config, *, say: Callable[[str], None] = lambda _: None) -> Path:
     """Train one stage to its end, resume it, or leave it alone when it is finished.
 
+    Several processes started by torchrun call it alike; the first one writes the files.
+
     Returns:
         The stage folder: config.yaml, metrics.jsonl, checkpoints/, model/, summary.json.
     """
@@ -89,19 +110,22 @@ def train_stage(config: Config, *, say: Callable[[str], None] = lambda _: None) 
         return folder
     setup = Stopwatch()
     trainer = build_trainer(config, say=say)
-    write_config(config, folder / CONFIG_FILE)
+    if trainer.mesh.is_main:
+        write_config(config, folder / CONFIG_FILE)
     say(f"training {folder}")
     setup.stop()
     try:
-        finished = trainer.run(resume=True)
+        finished = trainer.run(resume=config.resume)
     except MllmNpuError:
-        _drop_untouched(folder)
+        if trainer.mesh.is_main:
+            _drop_untouched(folder)
         raise
     if not finished:
         say(f"stopped at step {trainer.step}; the same command goes on from there")
         return folder
     setup.start()
-    save_model_folder(trainer.export(), config, folder / "model")
+    if trainer.mesh.is_main:
+        _save_model(trainer, config, folder)
     setup.stop()
     summary = {
         "seconds": round(trainer.seconds + setup.seconds, 1),
@@ -109,8 +133,25 @@ def train_stage(config: Config, *, say: Callable[[str], None] = lambda _: None) 
         "peak_rss_gib": round(peak_rss_gib(), 3),
         "steps": trainer.step,
     }
-    write_json(folder / SUMMARY_FILE, summary)
+    if trainer.mesh.is_main:
+        write_json(folder / SUMMARY_FILE, summary)
+    _wait_for(folder / SUMMARY_FILE)
     return folder
+
+
+def _save_model(trainer: Any, config: Config, folder: Path) -> None:
+    """Write the model folder of a stage that is trained to its end."""
+    if trainer.placed.is_sharded:
+        # No process holds all of it; the last checkpoint does.
+        export_stage(folder, folder / "model", step=trainer.step)
+    else:
+        save_model_folder(trainer.export(), config, folder / "model")
+
+
+def _wait_for(path: Path) -> None:
+    """Wait until the first process has written a file; torchrun ends all when that one fails."""
+    while not path.is_file():
+        time.sleep(0.2)
 
 
 def is_finished(folder: Path) -> bool:
@@ -152,8 +193,7 @@ def _refuse_other_config(config: Config, folder: Path) -> None:
     file = folder / CONFIG_FILE
     if not file.is_file() or not (is_finished(folder) or (folder / "checkpoints").exists()):
         return
-    before = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    now = to_yaml(config).splitlines()
+    before, now = (_lines_that_count(text) for text in (file.read_text("utf-8"), to_yaml(config)))
     changed = [
         line
         for line in difflib.unified_diff(before, now, lineterm="", n=0)
@@ -165,3 +205,16 @@ def _refuse_other_config(config: Config, folder: Path) -> None:
             f"{folder} holds a run of another configuration ({shown}). "
             "Give run_dir=... for a new folder, or --fresh to forget that run."
         )
+
+
+def _lines_that_count(text: str) -> list[str]:
+    """A configuration as lines, without what may change while a run goes on."""
+    values = parse_yaml(text)
+    for path in FREE_SETTINGS:
+        *rooms, last = path.split(".")
+        node: Any = values
+        for room in rooms:
+            node = node.get(room) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return json.dumps(values, indent=1, ensure_ascii=False).splitlines()

@@ -8,13 +8,15 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.models.lora import BASE_MARK
 
 
 def set_trainable(module: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Switch ``requires_grad`` of every parameter; returns the names that are trained.
 
     Patterns are read in order and the last one that matches decides; ``!`` in front takes out
-    (``["language_model.*", "!*.embed_tokens.*"]``). What no pattern matches is frozen.
+    (``["language_model.*", "!*.embed_tokens.*"]``). What no pattern matches is frozen, and so is a
+    weight under a low-rank update, unless a pattern names it (``"*.base_layer.*"``).
 
     Args:
         module: whose parameters.
@@ -26,8 +28,10 @@ def set_trainable(module: nn.Module, patterns: Sequence[str]) -> list[str]:
     parameters = dict(module.named_parameters())
     chosen: dict[str, bool] = dict.fromkeys(parameters, False)
     for pattern in patterns:
+        named_below = BASE_MARK.strip(".") in pattern
         for name in match_names(parameters, pattern.removeprefix("!"), what="trainable"):
-            chosen[name] = not pattern.startswith("!")
+            is_below = BASE_MARK in name and not named_below
+            chosen[name] = not pattern.startswith("!") and not is_below
     for name, parameter in parameters.items():
         parameter.requires_grad_(chosen[name])
     return [name for name, is_trained in chosen.items() if is_trained]

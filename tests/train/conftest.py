@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mllm_npu.batch import Batch, Losses, LossTerm
+from mllm_npu.distributed.mesh import Mesh
+from mllm_npu.distributed.parallel import Parallel
+from mllm_npu.distributed.placed import Placed
 from mllm_npu.models.interfaces import ImageDecoder, LanguageModel, VisionEncoder
 
 TILE, NUM_TOKENS, VISION_WIDTH, WIDTH, VOCABULARY, SLOTS = 4, 4, 6, 8, 11, 2
@@ -242,6 +245,20 @@ class FakeBatches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.consumed = state["consumed"]
+
+
+def place(objective, mesh: Mesh | None = None, **settings: Any) -> Placed:
+    """An objective in its place: one process, or what the settings of ``Parallel`` say."""
+    device = torch.device("cpu")
+    parallel = Parallel(**{"kind": "single", **settings})
+    placed = parallel.shape(objective, mesh or Mesh.single(), device)
+    placed.settle()
+    return placed
+
+
+@pytest.fixture
+def put_in_place() -> Callable[..., Placed]:
+    return place
 
 
 @pytest.fixture

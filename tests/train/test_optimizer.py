@@ -45,6 +45,22 @@ def test_groups_follow_the_patterns():
     }
 
 
+def test_rates_of_their_own_and_layers_reach_the_groups():
+    blocks = nn.ModuleDict({"blocks": nn.ModuleList(nn.Linear(2, 2) for _ in range(2))})
+    parameters = dict(blocks.named_parameters()) | dict(make_module().named_parameters())
+    recipe = AdamW(
+        lr=1.0,
+        weight_decay=0.1,
+        learning_rates={"head.*": 1e-3},
+        layer_decay={"blocks.*": 0.5},
+    )
+    rates = {name: lr for name, (lr, _) in settings(recipe.build(parameters)).items()}
+    assert (rates["head.weight"], rates["encoder.bias"]) == (1e-3, 1.0)
+    assert (rates["blocks.0.weight"], rates["blocks.1.bias"]) == (0.25, 0.5)
+    with pytest.raises(ConfigError, match="learning_rates"):
+        AdamW(lr=1.0, learning_rates={"nowhere.*": 1.0}).build(parameters)
+
+
 def test_vectors_decay_only_on_request():
     parameters = dict(make_module().named_parameters())
     optimizer = AdamW(lr=1.0, weight_decay=0.1, decay_vectors=True).build(parameters)

@@ -2,6 +2,7 @@ import pytest
 from torch import nn
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.models.lora import LoraRecipe
 from mllm_npu.train.trainable import match_names, set_trainable
 
 
@@ -33,3 +34,13 @@ def test_a_pattern_without_a_match_is_named(module, pattern):
 
 def test_star_covers_dots():
     assert match_names(["a.b.c", "a.d"], "a*c", what="test") == ["a.b.c"]
+
+
+def test_a_weight_under_an_update_is_trained_only_where_it_is_named(module):
+    LoraRecipe(rank=1, alpha=1.0, dropout=0.0, targets=["encoder"]).apply(module)
+    updates = ["encoder.lora_A.default.weight", "encoder.lora_B.default.weight"]
+    assert set_trainable(module, ["encoder.*"]) == updates
+    assert set_trainable(module, ["*"]) == [*updates, "head.weight", "head.bias"]
+    under = ["encoder.base_layer.weight", "encoder.base_layer.bias"]
+    assert set_trainable(module, ["*.base_layer.*"]) == under
+    assert set_trainable(module, ["*.base_layer.*", "!*.bias"]) == under[:1]

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from mllm_npu.distributed.checkpoint import Checkpoints
-from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import CheckpointError, ConfigError, TrainingError
+from mllm_npu.train.faults import FaultPolicy
 from mllm_npu.train.objectives.mllm import MultimodalObjective
 from mllm_npu.train.optimizer import AdamW
 from mllm_npu.train.recorder import Recorder
@@ -20,7 +20,7 @@ TRAINED = ["*", "!vision_encoder.*", "!image_decoder.*"]
 
 
 @pytest.fixture
-def make(make_model, make_batches, tmp_path):
+def make(make_model, make_batches, put_in_place, tmp_path):
     def make_trainer(folder="run", *, batches=None, trainable=TRAINED, **options):
         model = make_model()
         torch.manual_seed(1)
@@ -29,14 +29,14 @@ def make(make_model, make_batches, tmp_path):
         )
         settings = {"max_steps": 12, "checkpoint_every": 5, "log_every": 1, "ema_decay": 0.9}
         return Trainer(
-            objective=MultimodalObjective(model=model, trainable=trainable, calibration_batches=3),
+            placed=put_in_place(
+                MultimodalObjective(model=model, trainable=trainable, calibration_batches=3)
+            ),
             batches=batches or make_batches(),
             optimizer=AdamW(lr=1e-2),
             schedule=Cosine(warmup_steps=2),
             recorder=recorder,
             checkpoints=Checkpoints(folder=tmp_path / folder / "checkpoints"),
-            mesh=Mesh.single(),
-            device=torch.device("cpu"),
             **{**settings, **options},
         )
 
@@ -78,8 +78,8 @@ def test_schedule_moves_once_per_update(make):
 
 
 def gradients(trainer):
-    trainer.optimizer.step = lambda: None
-    trainer.optimizer.zero_grad = lambda set_to_none: None
+    trainer.update.optimizer.step = lambda: None
+    trainer.update.optimizer.zero_grad = lambda set_to_none: None
     trainer.objective.train().requires_grad_(True)
     for module in trainer.objective.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -131,14 +131,14 @@ def test_accumulation_and_packing_do_not_change_gradients(make, make_batch):
 def test_gradients_are_clipped(make):
     trainer = make(max_steps=1, clip_grad_norm=1e-3)
     seen = []
-    step = trainer.optimizer.step
+    step = trainer.update.optimizer.step
 
     def spy():
-        norms = [p.grad.norm() for p in trainer.parameters.values() if p.grad is not None]
+        norms = [p.grad.norm() for p in trainer.update.parameters.values() if p.grad is not None]
         seen.append(torch.stack(norms).norm().item())
         step()
 
-    trainer.optimizer.step = spy
+    trainer.update.optimizer.step = spy
     trainer.run()
     assert seen[0] == pytest.approx(1e-3, rel=1e-2)
     assert read_metrics(trainer)[0]["grad_norm"] > 1e-2
@@ -150,17 +150,17 @@ def test_a_resumed_run_gives_the_losses_of_the_uninterrupted_one(make):
     first = make("parts", max_steps=12)
     stop_after(first, 7)
     assert first.run() is False
-    assert first.step == 7
+    assert first.step == 8  # the step in which the signal came is the last
     second = make("parts")
     with torch.no_grad():
         for parameter in second.objective.parameters():
             parameter.add_(1.0)
     torch.manual_seed(99)
-    assert second.run(resume=True)
+    assert second.run(resume="auto")
     assert losses(second) == losses(whole)
     assert len(losses(whole)) == 12
-    for name, average in whole.ema.averages.items():
-        assert torch.equal(second.ema.averages[name], average)
+    for name, average in whole.update.ema.averages.items():
+        assert torch.equal(second.update.ema.averages[name], average)
     assert second.seconds > first.seconds
 
 
@@ -189,14 +189,14 @@ def test_a_crash_after_the_checkpoint_is_repeated_from_it(make):
         first.run()
     assert first.checkpoints.latest_step() == 5
     second = make("crash")
-    second.run(resume=True)
+    second.run(resume="auto")
     assert losses(second) == losses(whole)
 
 
 def test_a_finished_run_stays_as_it_is(make):
     make("done").run()
     again = make("done")
-    assert again.run(resume=True)
+    assert again.run(resume="auto")
     assert again.step == 12
     assert len(losses(again)) == 12
 
@@ -208,18 +208,20 @@ def test_a_new_run_does_not_write_over_an_old_one(make):
 
 
 def test_resume_without_a_checkpoint_begins(make):
-    assert make(max_steps=2).run(resume=True)
+    assert make(max_steps=2).run(resume="auto")
 
 
 def test_a_checkpoint_of_another_choice_of_parameters_is_refused(make):
     make("run", max_steps=2).run()
     other = make("run", trainable=["projector.*"])
     with pytest.raises(CheckpointError, match="only there"):
-        other.run(resume=True)
+        other.run(resume="auto")
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(make):
-    trainer = make(log_every=100, checkpoint_every=4)
+    trainer = make(
+        log_every=100, checkpoint_every=4, faults=FaultPolicy(not_finite="stop")
+    )
     stop_after_bad = trainer.recorder.advance
 
     def poison(done):
@@ -228,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(make):
             trainer.objective.model.projector.weight.data.fill_(float("nan"))
 
     trainer.recorder.advance = poison
-    with pytest.raises(TrainingError, match=r"loss of step 6.*readings, drawings: keys 6-0"):
+    with pytest.raises(TrainingError, match=r"step 6: loss nan.*readings, drawings: 6-0"):
         trainer.run()
     assert trainer.checkpoints.latest_step() == 4
 
@@ -241,7 +243,7 @@ def test_data_that_end_too_soon_are_an_error(make, make_batches):
 def test_export_has_the_averages(make):
     trainer = make(max_steps=3)
     trainer.run()
-    average = trainer.ema.averages["projector.weight"]
+    average = trainer.update.ema.averages["projector.weight"]
     assert not torch.equal(trainer.objective.model.projector.weight, average)
     model = trainer.export()
     assert torch.equal(model.projector.weight, average)
@@ -253,7 +255,7 @@ def test_calibration_does_not_move_the_data(make):
     trainer.run()
     assert trainer.batches.consumed == 1
     assert trainer.objective.model.drawn_features.calibrated
-    assert trainer.ema is None
+    assert trainer.update.ema is None
 
 
 def test_losses_are_read_every_log_interval(make):

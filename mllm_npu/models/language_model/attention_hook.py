@@ -119,7 +119,12 @@ def attention_forward(
             sequence_layout.receipts.append(sliding_window)
         q, k, v = (part.transpose(1, 2)[0] for part in (query, key, value))
         options = _Options(scale=scale, dropout=dropout, window=sliding_window, softcap=softcap)
-        return packed_attention(q, k, v, sequence_layout, **options)[None], None
+        exchange = sequence_layout.exchange
+        if exchange is None:
+            return packed_attention(q, k, v, sequence_layout, **options)[None], None
+        num_tokens = sequence_layout.sequence_ends[-1]
+        q, k, v = (exchange.to_heads(part, num_tokens) for part in (q, k, v))
+        return exchange.to_tokens(packed_attention(q, k, v, sequence_layout, **options))[None], None
     mask = sequence_layout.mask(sliding_window)
     causal = mask is None and not sequence_layout.sees_all
     out = attend(

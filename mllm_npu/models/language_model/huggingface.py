@@ -21,16 +21,16 @@ from transformers import (
 )
 
 from mllm_npu.errors import ConfigError, RequestError
+from mllm_npu.models.grown_rows import NewRows, RowGrowth
 from mllm_npu.models.huggingface_config import build_pretrained, read_config, resolve_dtype
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.models.language_model.attention_hook import ATTENTION_NAME, LAYOUT_KEYWORD
 from mllm_npu.models.language_model.key_value_cache import KeyValueCache
 from mllm_npu.ops.packing import pack_sequences, to_rows, to_tokens
+from mllm_npu.ops.sequence_exchange import SequenceExchange
 
 _PART = "HuggingFaceLanguageModel"
 _HEADS = ("attention", "key_value")
-_NEW_OUTPUT_ROWS = 3.0
-"""A new row of an untied head is this many times the mean of the old rows."""
 
 
 class HuggingFaceLanguageModel(LanguageModel):
@@ -53,10 +53,7 @@ class HuggingFaceLanguageModel(LanguageModel):
             ``path``.
         attention: "packed" or "per_sequence".
         vocab_size: rows the table and the head are grown to; None leaves them.
-        new_rows: what those rows start as: "mean_times_3", the rule of the released SEED-X weights
-            (mean of the old rows in the table, three times the mean in a head of its own), or
-            "mean_resizing", drawn around the mean by the covariance of the old rows, as
-            transformers does (Hewitt 2021).
+        new_rows: what those rows start as: "mean_times_3" or "mean_resizing", see `RowGrowth`.
         dtype: "float32", "bfloat16" or "float16" of the parameters.
 
     Raises:
@@ -71,7 +68,7 @@ class HuggingFaceLanguageModel(LanguageModel):
         path: str | None = None,
         attention: Literal["packed", "per_sequence"] = "packed",
         vocab_size: int | None = None,
-        new_rows: Literal["mean_times_3", "mean_resizing"] = "mean_times_3",
+        new_rows: NewRows = "mean_times_3",
         dtype: str = "float32",
     ) -> None:
         super().__init__()
@@ -86,7 +83,7 @@ class HuggingFaceLanguageModel(LanguageModel):
             )
         model_config = read_config(config, path, part=_PART)
         self.attention = attention
-        self.new_rows = new_rows
+        self.new_rows: NewRows = new_rows
         self.mixed_lengths = attention == "packed"
         _require_family(model_config, attention)
         options: dict[str, Any] = (
@@ -101,6 +98,7 @@ class HuggingFaceLanguageModel(LanguageModel):
         self.max_tokens = getattr(text_config, "max_position_embeddings", None)
         self._logit_scale, self._logit_softcap = _logit_rule(text_config)
         self._layers_checked = attention == "per_sequence"
+        self._exchange: SequenceExchange | None = None
         self.width = int(self.causal_lm.get_input_embeddings().embedding_dim)
         self.vocab_size = int(self.causal_lm.get_input_embeddings().num_embeddings)
         if vocab_size is not None:
@@ -128,9 +126,15 @@ class HuggingFaceLanguageModel(LanguageModel):
         if self.attention == "per_sequence":
             return self._forward_rows(embeds_TD, sequence_ends)
         receipts: list[int | None] | None = None if self._layers_checked else []
-        packing = pack_sequences(sequence_ends, embeds_TD.device, receipts=receipts)
+        exchange = self._exchange
+        packing = pack_sequences(
+            sequence_ends, embeds_TD.device, receipts=receipts, exchange=exchange
+        )
         self._check_length(packing.longest)
         layout = {LAYOUT_KEYWORD: packing}
+        num_tokens = embeds_TD.shape[0]
+        if exchange is not None:
+            embeds_TD, position_ids_T = exchange.split(embeds_TD), exchange.split(position_ids_T)
         hidden_1TD = self._decoder(
             inputs_embeds=embeds_TD[None],
             position_ids=position_ids_T[None],
@@ -140,7 +144,20 @@ class HuggingFaceLanguageModel(LanguageModel):
         if receipts is not None:
             self._check_layers(receipts)
             self._check_length(packing.longest)
-        return hidden_1TD[0]
+        return hidden_1TD[0] if exchange is None else exchange.join(hidden_1TD[0], num_tokens)
+
+    def share_sequences(self, exchange: SequenceExchange) -> None:
+        """Let several ranks share the tokens of a pack; each gets all hidden states.
+
+        Raises:
+            ConfigError: built with attention=per_sequence.
+        """
+        if self.attention != "packed":
+            raise ConfigError(
+                "parallel.sequence_size was asked for, and the language model was built with "
+                f"attention={self.attention}, which cannot share a sequence. Set it to 1."
+            )
+        self._exchange = exchange
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Score the vocabulary as the family scales and caps it, float [..., D] -> [..., W]."""
@@ -218,22 +235,34 @@ class HuggingFaceLanguageModel(LanguageModel):
         if num_tokens == old:
             return
         is_hollow = self.causal_lm.get_input_embeddings().weight.is_meta
-        drawn = self.new_rows == "mean_resizing" and not is_hollow
+        before = {name: self.get_parameter(name) for name in self._tables()}
         with torch.device("meta") if is_hollow else nullcontext():
-            self.causal_lm.resize_token_embeddings(num_tokens, mean_resizing=drawn)
-        table, head = self.causal_lm.get_input_embeddings(), self.causal_lm.get_output_embeddings()
+            self.causal_lm.resize_token_embeddings(num_tokens, mean_resizing=False)
         self.vocab_size = num_tokens
-        if drawn or is_hollow:
+        if is_hollow:
             return
         with torch.no_grad():
-            table.weight[old:] = table.weight[:old].mean(0)
-            if head is not None and head.weight is not table.weight:
-                head.weight[old:] = _NEW_OUTPUT_ROWS * head.weight[:old].mean(0)
+            for name, growth in self._tables().items():
+                self.get_parameter(name).copy_(growth.grow(before[name][:old], num_tokens))
+
+    def row_growths(self) -> dict[str, RowGrowth]:
+        """How rows of the vocabulary are made that weights lack, by name of the parameter."""
+        return self._tables()
 
     def sharding_units(self) -> Sequence[nn.Module]:
         """Decoder blocks in order of execution."""
         lists = (part for part in self._decoder.modules() if isinstance(part, nn.ModuleList))
         return list(next(blocks for blocks in lists if len(blocks) == self._num_layers))
+
+    def _tables(self) -> dict[str, RowGrowth]:
+        """Table and head by name; a head that is the table is left out."""
+        table, head = self.causal_lm.get_input_embeddings(), self.causal_lm.get_output_embeddings()
+        names = {id(p): name for name, p in self.named_parameters()}
+        found = {names[id(table.weight)]: RowGrowth(rule=self.new_rows, is_head=False)}
+        if head is not None and head.weight is not table.weight:
+            for parameter in head.parameters():
+                found[names[id(parameter)]] = RowGrowth(rule=self.new_rows, is_head=True)
+        return found
 
     @property
     def _decoder(self) -> Any:

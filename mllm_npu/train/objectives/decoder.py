@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mllm_npu.batch import Batch, Losses, LossTerm
 from mllm_npu.errors import ConfigError
@@ -97,9 +97,18 @@ class DecoderObjective(Objective):
         term = LossTerm(total=weighted_G.sum(), count=batch.num_drawn)
         return Losses(terms={"image_decoder": term}, per_drawn=losses_G.detach())
 
+    def parts_called_at_will(self) -> Sequence[nn.Module]:
+        """See Objective."""
+        return () if self.feature_cache is None else (self.model.vision_encoder,)
+
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Take mean and spread of the features where no earlier stage has."""
-        calibrate(self.model, islice(batches, self.calibration_batches), self.feature_cache)
+        calibrate(
+            self.model,
+            islice(batches, self.calibration_batches),
+            self.feature_cache,
+            self.device,
+        )
 
     def _encode(self, pictures_G3SS: Tensor) -> Tensor:
         """What the loss needs of pictures on the host, from the cache where there is one."""
@@ -117,7 +126,7 @@ class DecoderObjective(Objective):
 
     @torch.no_grad()
     def _features(self, batch: Batch, on_device: Batch) -> Tensor:
-        features_IKV = frozen_features(self.model, batch.tiles, self.feature_cache)
+        features_IKV = frozen_features(self.model, batch.tiles, self.feature_cache, self.device)
         if features_IKV is None:
             features_IKV = self.model.vision_encoder(on_device.tiles)
         true_GPV = self.model.target_features(features_IKV.index_select(0, on_device.draw_tiles))

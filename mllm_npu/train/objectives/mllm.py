@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mllm_npu.batch import Batch, Losses
 from mllm_npu.errors import ConfigError
@@ -57,12 +57,21 @@ class MultimodalObjective(Objective):
 
     def forward(self, batch: Batch) -> Losses:
         """See Objective."""
-        features_IKV = frozen_features(self.model, batch.tiles, self.feature_cache)
+        features_IKV = frozen_features(self.model, batch.tiles, self.feature_cache, self.device)
         return self.model(batch.to(self.device), tile_features_IKV=features_IKV)
+
+    def parts_called_at_will(self) -> Sequence[nn.Module]:
+        """See Objective."""
+        return () if self.feature_cache is None else (self.model.vision_encoder,)
 
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Take mean and spread of the features to draw, where the model standardises them."""
-        calibrate(self.model, islice(batches, self.calibration_batches), self.feature_cache)
+        calibrate(
+            self.model,
+            islice(batches, self.calibration_batches),
+            self.feature_cache,
+            self.device,
+        )
 
 
 def check_cache(
@@ -84,6 +93,7 @@ def frozen_features(
     model: GeneralizedMultimodalModel | Drawing,
     tiles_I3HW: Tensor,
     feature_cache: FeatureCache | None,
+    device: torch.device,
 ) -> Tensor | None:
     """Features of tiles on the host, None where the encoder is trained and needs a gradient.
 
@@ -91,13 +101,13 @@ def frozen_features(
         model: whose encoder.
         tiles_I3HW: uint8.
         feature_cache: where to look first.
+        device: where the encoder computes.
     """
     if feature_cache is not None:
-        return feature_cache.features(tiles_I3HW, model.vision_encoder)
+        return feature_cache.features(tiles_I3HW, model.vision_encoder, device=device)
     if is_trained(model.vision_encoder):
         return None
     with torch.no_grad():
-        device = next(model.vision_encoder.parameters()).device
         return model.vision_encoder(tiles_I3HW.to(device, non_blocking=True))
 
 
@@ -106,6 +116,7 @@ def calibrate(
     model: GeneralizedMultimodalModel | Drawing,
     batches: Iterator[Batch],
     feature_cache: FeatureCache | None,
+    device: torch.device,
 ) -> None:
     """Take mean and spread of the features to draw, where the model wants them and has none.
 
@@ -113,15 +124,15 @@ def calibrate(
         model: any; one without ``drawn_features`` is left alone.
         batches: on the host; drawn pictures count, all tiles where none is drawn.
         feature_cache: keeps what is encoded here for training.
+        device: where the encoder computes.
     """
     drawn_features = getattr(model, "drawn_features", None)
     if drawn_features is None or not drawn_features.normalize or drawn_features.calibrated:
         return
-    device = next(model.vision_encoder.parameters()).device
     drawn: list[Tensor] = []
     others: list[Tensor] = []
     for batch in batches:
-        features_IKV = frozen_features(model, batch.tiles, feature_cache)
+        features_IKV = frozen_features(model, batch.tiles, feature_cache, device)
         if features_IKV is None:
             features_IKV = model.vision_encoder(batch.tiles.to(device))
         real_G = batch.draw_tiles[batch.draw_weights > 0]

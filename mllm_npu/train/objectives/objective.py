@@ -28,6 +28,7 @@ class Objective(nn.Module, ABC):
     def __init__(self, *, model: nn.Module, trainable: Sequence[str]) -> None:
         super().__init__()
         self.model = model
+        self._device: torch.device | None = None
         set_trainable(model, trainable)
 
     @abstractmethod
@@ -42,10 +43,32 @@ class Objective(nn.Module, ABC):
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Work done once before the first step; the batches it takes come again in training."""
 
+    def sharding_units(self) -> list[nn.Module]:
+        """Blocks of all parts that every rank calls equally often, in order of execution.
+
+        What is no block, and parts that ranks call at will, stays around them: it is gathered as
+        long as a forward and backward pass takes.
+        """
+        at_will = {id(part) for part in self.parts_called_at_will()}
+        return [
+            unit
+            for part in self.modules()
+            if part is not self and id(part) not in at_will and hasattr(part, "sharding_units")
+            for unit in part.sharding_units()  # type: ignore[operator]
+        ]
+
+    def parts_called_at_will(self) -> Sequence[nn.Module]:
+        """Parts whose calls depend on what this rank has seen, such as an encoder with a cache."""
+        return ()
+
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+        """Where it computes: where it was told to, else where its parameters are."""
+        return self._device or next(self.parameters()).device
+
+    def compute_on(self, device: torch.device) -> None:
+        """Say where to compute; parameters may wait elsewhere until they are needed."""
+        self._device = device
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What the optimizer updates, by name as in the model (without a leading ``model.``)."""

@@ -1,0 +1,97 @@
+"""Attend causally by matrix products of whole blocks of queries: the way of a CPU.
+
+A block of queries sees the keys up to its own end, so of the half that a causal row does not see
+only half a block per query is computed. The fused kernel of a CPU makes its products tile by tile
+and is slow in the backward pass, above all in bfloat16; here every product is as large as it can
+be, and the shares of attention are kept for the backward pass instead of computed again.
+
+Shape letters: N rows of a batch times heads, L tokens of a row, E head width, V width of the
+values, B queries of a block, K keys up to the end of the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LONGEST_ROW = 1024
+"""Up to here the kept shares take no more memory than the other results of a layer do."""
+_BLOCK = 128
+
+
+def suits_blocks(q_BHQE: Tensor) -> bool:
+    """Whether causal rows are attended faster by blocks than by the device's fused kernel."""
+    return q_BHQE.device.type == "cpu" and 0 < q_BHQE.shape[2] <= LONGEST_ROW
+
+
+def attend_in_blocks(q_BHQE: Tensor, k_BHQE: Tensor, v_BHQV: Tensor, *, scale: float) -> Tensor:
+    """Attend causally in dense rows; as many key heads as query heads.
+
+    Args:
+        q_BHQE: queries.
+        k_BHQE: keys.
+        v_BHQV: values.
+        scale: factor of the scores.
+
+    Returns:
+        float [B, H, Q, V], in the dtype of autocast where it is on.
+    """
+    kind = q_BHQE.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else v_BHQV.dtype
+    rows = (
+        part.to(dtype, memory_format=torch.contiguous_format).contiguous().flatten(0, 1)
+        for part in (q_BHQE, k_BHQE, v_BHQV)
+    )
+    with torch.autocast(kind, enabled=False):
+        out_NLV: Tensor = _CausalBlocks.apply(*rows, scale)  # type: ignore[no-untyped-call]
+    return out_NLV.unflatten(0, q_BHQE.shape[:2])
+
+
+class _CausalBlocks(torch.autograd.Function):
+    """Softmax attention written out, block by block of queries."""
+
+    @staticmethod
+    def forward(ctx: Any, q_NLE: Tensor, k_NLE: Tensor, v_NLV: Tensor, scale: float) -> Tensor:
+        later_BB = q_NLE.new_full((_BLOCK, _BLOCK), -math.inf).triu_(1)
+        outputs, kept = [], []
+        for start, end in _bounds(q_NLE.shape[1]):
+            scores_NBK = _product(q_NLE[:, start:end], k_NLE[:, :end].transpose(1, 2), scale)
+            size = end - start
+            scores_NBK[:, :, start:].add_(later_BB[:size, :size])
+            shares_NBK = scores_NBK.softmax(-1)
+            outputs.append(shares_NBK @ v_NLV[:, :end])
+            kept.append(shares_NBK)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(q_NLE, k_NLE, v_NLV, *kept)
+            ctx.scale = scale
+        return torch.cat(outputs, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NLV: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q_NLE, k_NLE, v_NLV, *kept = ctx.saved_tensors
+        grad_NLV = grad_NLV.contiguous()
+        grad_q, grad_k, grad_v = [], torch.zeros_like(k_NLE), torch.zeros_like(v_NLV)
+        for (start, end), shares_NBK in zip(_bounds(q_NLE.shape[1]), kept, strict=True):
+            grad_NBV = grad_NLV[:, start:end]
+            grad_NBK = grad_NBV @ v_NLV[:, :end].transpose(1, 2)
+            grad_NBK = torch._softmax_backward_data(grad_NBK, shares_NBK, -1, grad_NBK.dtype)
+            grad_q.append(_product(grad_NBK, k_NLE[:, :end], ctx.scale))
+            grad_v[:, :end].baddbmm_(shares_NBK.transpose(1, 2), grad_NBV)
+            grad_k[:, :end].baddbmm_(
+                grad_NBK.transpose(1, 2), q_NLE[:, start:end], alpha=ctx.scale
+            )
+        return torch.cat(grad_q, 1), grad_k, grad_v, None
+
+
+def _bounds(length: int) -> Iterator[tuple[int, int]]:
+    """First query and end of each block."""
+    return ((start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK))
+
+
+def _product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Scaled before it is rounded."""
+    return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)
