@@ -10,14 +10,13 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
+from mllm_npu.arguments import TARGET, argument_names
 from mllm_npu.composition import StartingValues, first_weights
-from mllm_npu.config import Config, to_yaml
+from mllm_npu.config import Config, plain, to_yaml
 from mllm_npu.data.worlds.recipes import VERSIONS, check_data
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import ThreadWatch, tune_process
-from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.distributed.parallel import Parallel
-from mllm_npu.distributed.placed import Placed
 from mllm_npu.errors import ConfigError, MllmNpuError
 from mllm_npu.models.drawing import Detokenizer
 from mllm_npu.models.interfaces import LanguageModel
@@ -39,6 +38,9 @@ def build_part(node: Any, **parts: Any) -> Any:
         raise ConfigError(
             "a part of the model or the run is null and is needed. See: mllm-npu config"
         )
+    if any(name in node for name in parts):
+        # What is built already is not built once more, without what it needs.
+        node = {key: value for key, value in plain(node).items() if key not in parts}
     try:
         factory = instantiate(node, _convert_="all", _partial_=True)
         return factory(**parts)
@@ -119,46 +121,73 @@ def build_trainer(config: Config, *, say: Say = lambda _: None) -> Any:
     mesh = parallel.start(device)
     torch.manual_seed(config.seed)
     processor = build_processor(config)
-    placed = place_objective(config, parallel, mesh, device, processor, say=say)
+    values = StartingValues(config, weights=first_weights(config), fresh=config.fresh)
+    objective = build_objective(config, values, processor)
+    throughput = build_part(
+        config.train.throughput,
+        objective=objective,
+        device=device,
+        compute_dtype=parallel.compute_dtype_on(device),
+        recompute=parallel.recompute,
+        num_ranks=mesh.world_size,
+        copies=mesh.sequence_size,
+        tokens_per_pack=config.dataset.get("tokens_per_pack"),
+    )
+    placed = parallel.shape(objective, mesh, device)
+    values.fill(objective.model, say=say, device=placed.rows_device)
+    if config.lora is not None:
+        initialise_adapters(objective.model, config.seed)
+    placed.settle()
     ranks = {"rank": mesh.data_rank, "world_size": mesh.data_size}
     return build_part(
         config.train,
         placed=placed,
         batches=build_part(config.dataset, processor=processor, **ranks),
         checkpoints=build_part(config.train.checkpoints, mesh=mesh, config=to_yaml(config)),
+        recorder=build_part(config.train.recorder, config=to_yaml(config)),
+        probes={
+            str(name): build_probe(node, processor=processor, **ranks)
+            for name, node in config.validation.items()
+            if node is not None
+        },
+        throughput=throughput,
+        memory_fit=build_part(config.train.memory_fit, device=device) if config.preflight else None,
+        profile=build_part(config.train.profile, rank=mesh.rank) if config.profile else None,
         thread_watch=ThreadWatch(config.threads),
         seed=config.seed,
     )
 
 
-def place_objective(
-    config: Config,
-    parallel: Parallel,
-    mesh: Mesh,
-    device: torch.device,
-    processor: Processor,
-    *,
-    say: Say = lambda _: None,
-) -> Placed:
-    """Compose, adapt, spread over ranks, and only then read the values, each rank its own rows.
+def build_objective(config: Config, values: StartingValues, processor: Processor) -> Any:
+    """Compose the model, put low-rank updates into it, and say what is trained.
+
+    Values that are read later are not there yet.
 
     Raises:
         ConfigError: parts that do not fit.
-        WeightsError: weights that do not fit.
     """
-    values = StartingValues(config, weights=first_weights(config), fresh=config.fresh)
     model = compose_model(values)
     check_fit(model, processor)
     if config.lora is not None:
         recipe = build_part(config.lora)
         recipe.apply(recipe.part_of(model))
-    objective = build_part(config.objective, model=model)
-    placed = parallel.shape(objective, mesh, device)
-    values.fill(model, say=say, device=placed.rows_device)
-    if config.lora is not None:
-        initialise_adapters(model, config.seed)
-    placed.settle()
-    return placed
+    return build_part(config.objective, model=model)
+
+
+def build_probe(node: Config, **given: Any) -> Any:
+    """What is measured while a model trains, with the data it asks for.
+
+    Args:
+        node: with ``batches`` where it looks at data of its own.
+        given: processor, rank and world_size.
+    """
+    values = plain(node)
+    parts: dict[str, Any] = {}
+    if "batches" in values:
+        parts["batches"] = build_part(values.pop("batches"), **given)
+    if "processor" in argument_names(values[TARGET], "validation"):
+        parts["processor"] = given["processor"]
+    return build_part(values, **parts)
 
 
 def require_world(config: Config) -> None:

@@ -49,6 +49,7 @@ class TrainRoot:
         resume: what to do where the folder holds a run already: ``auto`` goes on from its newest
             checkpoint, ``never`` refuses, a number goes on from the checkpoint of that step.
         profile: write a trace of a few steps into the folder.
+        preflight: try the largest pack before the run starts.
         tokenizer, processor, models, lora, dataset, objective, parallel, train, generation: parts
             with a ``_target_``.
         validation: what is measured now and then while the model trains, by any name.
@@ -67,6 +68,7 @@ class TrainRoot:
     fresh: list[str] = field(default_factory=list)
     resume: Literal["auto", "never"] | int = "auto"
     profile: bool = False
+    preflight: bool = True
     tokenizer: Part
     processor: Part
     models: Part

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mllm_npu.commands.console import Json, Overrides, Run, bar, console, later
+from mllm_npu.commands.ranks import leaving_together, say
 
 app = typer.Typer()
 
@@ -22,11 +23,15 @@ def train(
         bool, typer.Option("--fresh", help="Forget what the run folder holds.")
     ] = False,
 ) -> None:
-    """Train an experiment: every stage of it, each from where it stopped."""
+    """Train an experiment: every stage of it, each from where it stopped.
+
+    On several devices: `torchrun --nproc-per-node=8 -m mllm_npu.cli train parallel=fsdp2 ...`
+    """
     stages = later("train.stages")
-    *_, last = stages.train_experiment(overrides or [], fresh=fresh, say=console.print)
-    if stages.is_finished(last):
-        console.print(f"done: {last}")
+    with leaving_together():
+        *_, last = stages.train_experiment(overrides or [], fresh=fresh, say=say)
+        if stages.is_finished(last):
+            say(f"done: {last}")
 
 
 @app.command(epilog="Example: `mllm-npu evaluate runs/digits`")

@@ -1,4 +1,4 @@
-"""Commands that bring released models in."""
+"""Commands that bring released models in, and trained ones out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from mllm_npu.commands.console import Overrides, console, later
+from mllm_npu.errors import ConfigError
 
-app = typer.Typer(help="Bring released models in.", no_args_is_help=True)
+app = typer.Typer(help="Bring released models in, and trained ones out.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Bring released models in."""
+    """Bring released models in, and trained ones out."""
 
 
 @app.command(
@@ -37,3 +38,28 @@ def import_(
     folders = later("model_folder")
     made = folders.import_model(config, out, copy=copy, say=lambda line: console.print(line))
     console.print(f"imported: {made}")
+
+
+@app.command(
+    epilog="Example: `mllm-npu zoo export runs/seedx/sft --out runs/seedx/model` · "
+    "`mllm-npu zoo export runs/digits/mllm --step 1000 --last-weights --out /tmp/model`"
+)
+def export(
+    stage: Annotated[Path, typer.Argument(help="Folder of a stage, with its checkpoints.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write; not there yet.")],
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Checkpoint to take; the newest without it.")
+    ] = None,
+    last_weights: Annotated[
+        bool, typer.Option("--last-weights", help="The last weights, not their averages.")
+    ] = False,
+) -> None:
+    """Make a model folder of a checkpoint, on one machine, however many ranks have written it.
+
+    Low-rank updates are folded in; every command that takes a run takes the folder.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} is there already. Give a folder that is not.")
+    with console.status(f"exporting {stage}"):
+        found = later("export").export_stage(stage, out, step=step, averaged=not last_weights)
+    console.print(f"exported step {found}: {out}")

@@ -147,6 +147,21 @@ class PackedBatches(Iterator[Batch]):
         self._skips.note(read.outcomes)
         return read.batch
 
+    def rehearsal(self) -> list[Batch]:
+        """Packs to try before a run: a quarter of the largest of the first window, then that one.
+
+        Largest by tokens, and by tiles where that is another. The position stays.
+        """
+        packs = self.order.plan.window(0, 0).packs
+        if not packs:
+            return []
+        by_tokens = max(packs, key=lambda pack: pack.num_tokens)
+        by_tiles = max(packs, key=lambda pack: (pack.num_tiles, pack.num_tokens))
+        few = by_tokens.picks[: max(1, len(by_tokens) // 4)]
+        chosen = dict.fromkeys([Pack(few, 0, 0), by_tokens, by_tiles])
+        read = (self.reader[pack].batch for pack in chosen)
+        return [batch for batch in read if batch is not None]
+
     def close(self) -> None:
         """Stop the workers; the next batch starts them again at the same position."""
         self._packs = None

@@ -32,6 +32,7 @@ class Mesh:
     Attributes:
         data_rank: number of this rank's data among those that differ.
         data_size: how many ranks see data of their own.
+        timeout_seconds: how long an exchange may take.
         progress: what this process is doing; every collective is noted there.
 
     Raises:
@@ -64,6 +65,7 @@ class Mesh:
         self.sequence_size = sequence_size
         self.data_rank = rank // sequence_size
         self.data_size = world_size // sequence_size
+        self.timeout_seconds = 600.0
         self.progress = Progress()
         self._known_names: list[str] = []
 
@@ -92,11 +94,14 @@ class Mesh:
             alone: make a process group even for one process, which sharding needs.
         """
         if "RANK" not in os.environ and not alone:
-            return cls(rank=0, world_size=1, replicas=replicas, sequence_size=sequence_size)
+            mesh = cls(rank=0, world_size=1, replicas=replicas, sequence_size=sequence_size)
+            mesh.timeout_seconds = timeout_seconds
+            return mesh
         if device.type != "cpu":
             torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
         rank, world_size = (int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1)))
         mesh = cls(rank=rank, world_size=world_size, replicas=replicas, sequence_size=sequence_size)
+        mesh.timeout_seconds = timeout_seconds
         if not dist.is_initialized():
             dist.init_process_group(
                 _backend(device),
@@ -169,9 +174,16 @@ class Mesh:
                 dist.barrier()
 
     def close(self) -> None:
-        """Leave the process group."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        """Leave the process group, all ranks together."""
+        leave()
+
+
+def leave() -> None:
+    """Leave the process group, where there is one, once every rank has come here."""
+    if dist.is_initialized():
+        # Without it threads of gloo sometimes end the interpreter that leaves first.
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _backend(device: torch.device) -> str:

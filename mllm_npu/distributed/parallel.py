@@ -150,7 +150,7 @@ class Parallel:
             mesh: from ``start``.
             device: where it will compute.
         """
-        compute_dtype = self._compute_dtype(device)
+        compute_dtype = self.compute_dtype_on(device)
         _set_master_dtype(module, self.master_dtype)
         if self.sequence_size > 1:
             _share_sequences(module, mesh, device)
@@ -190,10 +190,12 @@ class Parallel:
             cast_forward_inputs=False,
         )
         offload = CPUOffloadPolicy(pin_memory=device.type != "cpu") if self.cpu_offload else None
+        # Once: every call makes groups of ranks, and each of those takes memory on a device.
+        ranks = mesh.shards(device)
         for unit in [*units, module]:
             fully_shard(
                 unit,
-                mesh=mesh.shards(device),
+                mesh=ranks,
                 mp_policy=precision,
                 offload_policy=offload or OffloadPolicy(),
                 # Parameters around the blocks are used at the beginning and at the end.
@@ -205,7 +207,8 @@ class Parallel:
                 part.set_gradient_divide_factor(1.0)
                 part.set_force_sum_reduction_for_comms(True)
 
-    def _compute_dtype(self, device: torch.device) -> torch.dtype:
+    def compute_dtype_on(self, device: torch.device) -> torch.dtype:
+        """In which matrices are multiplied on a device."""
         if self.compute_dtype == "auto":
             return platform_of(device).compute_dtype
         return getattr(torch, self.compute_dtype)

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +22,22 @@ from typing import Any, Self
 
 import torch.distributed as dist
 
+from mllm_npu.device.platform import PLATFORMS
+from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.distributed.progress import Progress
+from mllm_npu.errors import MllmNpuError, TrainingError
 
 EXIT_HUNG = 75
 """Exit code of a process that ends itself because the run hangs (EX_TEMPFAIL: try again)."""
 _VERDICT = "verdict"
 _LEFT = "left"
 _MAX_NAMED = 8
+_EXCHANGE = (
+    "connection closed",
+    "connection reset",
+    "processgroup",
+    *(platform.collective_backend for platform in PLATFORMS),
+)
 
 
 class Watchdog:
@@ -68,6 +78,41 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._next_seen: tuple[str, float] = ("", time.monotonic())
         self._is_asked = False
+
+    @classmethod
+    def of(cls, mesh: Mesh, *, folder: Path | None = None) -> Self:
+        """A watchdog for the ranks of a mesh, with its timeout."""
+        return cls(
+            progress=mesh.progress,
+            rank=mesh.rank,
+            world_size=mesh.world_size,
+            timeout_seconds=mesh.timeout_seconds,
+            folder=folder,
+        )
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Turn an exchange that failed into an error that names the rank that is gone.
+
+        Raises:
+            TrainingError: another rank is gone, or has failed.
+        """
+        try:
+            yield
+        except MllmNpuError as error:
+            self.tell_failure(f"{type(error).__name__}: {error}")
+            raise
+        except RuntimeError as error:
+            if self.world_size == 1 or not _is_exchange(error):
+                self.tell_failure(f"{type(error).__name__}: {error}")
+                raise
+            verdict = self.wait_for_verdict()
+            if verdict is None:
+                raise
+            raise TrainingError(
+                f"The run cannot go on: {verdict}. The same command goes on from the last "
+                "checkpoint."
+            ) from error
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -203,6 +248,12 @@ def _connect(timeout_seconds: float) -> dist.Store:
         host, port, is_master=False, timeout=timedelta(seconds=min(60.0, timeout_seconds))
     )
     return dist.PrefixStore(f"watchdog/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _is_exchange(error: RuntimeError) -> bool:
+    """Whether an error comes from an exchange between ranks; gloo has no type of its own for it."""
+    said = str(error).lower()
+    return isinstance(error, dist.DistError) or any(mark in said for mark in _EXCHANGE)
 
 
 def _tell(state: dict[str, Any]) -> str:

@@ -105,9 +105,7 @@ def draw_grid(replies: Sequence[Reply], most: int) -> Tensor | None:
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     columns = min(_COLUMNS, len(pictures))
     rows = -(-len(pictures) // columns)
-    grid = torch.full(
-        (rows * (height + _GAP), columns * (width + _GAP), 3), 255, dtype=torch.uint8
-    )
+    grid = torch.full((rows * (height + _GAP), columns * (width + _GAP), 3), 255, dtype=torch.uint8)
     for number, picture in enumerate(pictures):
         top, left = (number // columns) * (height + _GAP), (number % columns) * (width + _GAP)
         grid[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

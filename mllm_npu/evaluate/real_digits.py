@@ -49,6 +49,15 @@ class Redrawn:
         return [float(a == b) for a, b in zip(self.seen, self.scans.digits, strict=True)]
 
 
+def read_judge(world: Path) -> DigitJudge:
+    """A judge that has seen the real training scans of a world only.
+
+    Raises:
+        DataError: if the folder does not say which scans belong to which split.
+    """
+    return read_scans(Path(world))[1]
+
+
 def read_scans(world: Path) -> tuple[Mapping[str, Scans], DigitJudge]:
     """The scans of each split of a world, and a judge that has seen its real training scans only.
 

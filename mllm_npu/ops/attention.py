@@ -51,14 +51,12 @@ def packed_attention(
     Returns:
         float [T, H, E of the values].
     """
-    q_rows, k_rows, v_rows = (to_rows(part, packing) for part in (q_THE, k_TJE, v_TJE))
-    outputs, offset = [], 0
-    for group in packing.groups:
-        size = group.num_sequences * group.length
-        shape = (group.num_sequences, group.length)
+    sizes = [group.num_sequences * group.length for group in packing.groups]
+    rows = (to_rows(part, packing).split(sizes) for part in (q_THE, k_TJE, v_TJE))
+    outputs = []
+    for group, *parts in zip(packing.groups, *rows, strict=True):
         q, k, v = (
-            part.narrow(0, offset, size).view(*shape, *part.shape[1:]).transpose(1, 2)
-            for part in (q_rows, k_rows, v_rows)
+            part.unflatten(0, (group.num_sequences, group.length)).transpose(1, 2) for part in parts
         )
         mask = (
             band_mask(group.length, window, q.device)
@@ -69,7 +67,6 @@ def packed_attention(
             q, k, v, mask=mask, causal=mask is None, scale=scale, dropout=dropout, softcap=softcap
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-        offset += size
     return to_tokens(outputs[0] if len(outputs) == 1 else torch.cat(outputs), packing)
 
 

@@ -59,7 +59,7 @@ class _CausalBlocks(torch.autograd.Function):
         later_BB = q_NLE.new_full((_BLOCK, _BLOCK), -math.inf).triu_(1)
         outputs, kept = [], []
         for start, end in _bounds(q_NLE.shape[1]):
-            scores_NBK = _product(q_NLE[:, start:end], k_NLE[:, :end].transpose(1, 2), scale)
+            scores_NBK = _product(q_NLE[:, start:end], _transposed(k_NLE[:, :end]), scale)
             size = end - start
             scores_NBK[:, :, start:].add_(later_BB[:size, :size])
             shares_NBK = scores_NBK.softmax(-1)
@@ -77,7 +77,7 @@ class _CausalBlocks(torch.autograd.Function):
         grad_q, grad_k, grad_v = [], torch.zeros_like(k_NLE), torch.zeros_like(v_NLV)
         for (start, end), shares_NBK in zip(_bounds(q_NLE.shape[1]), kept, strict=True):
             grad_NBV = grad_NLV[:, start:end]
-            grad_NBK = grad_NBV @ v_NLV[:, :end].transpose(1, 2)
+            grad_NBK = grad_NBV @ _transposed(v_NLV[:, :end])
             grad_NBK = torch._softmax_backward_data(grad_NBK, shares_NBK, -1, grad_NBK.dtype)
             grad_q.append(_product(grad_NBK, k_NLE[:, :end], ctx.scale))
             grad_v[:, :end].baddbmm_(shares_NBK.transpose(1, 2), grad_NBV)
@@ -95,3 +95,8 @@ def _bounds(length: int) -> Iterator[tuple[int, int]]:
 def _product(left: Tensor, right: Tensor, scale: float) -> Tensor:
     """Scaled before it is rounded."""
     return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)
+
+
+def _transposed(part_NKE: Tensor) -> Tensor:
+    """Of a copy without gaps: a transposed factor with gaps is multiplied much more slowly."""
+    return part_NKE.contiguous().transpose(1, 2)

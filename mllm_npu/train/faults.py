@@ -93,6 +93,9 @@ class FaultPolicy:
         most_rollbacks: of a run; one more stops it.
         most_dumps: bad batches that are written to the run's folder.
 
+    Attributes:
+        newest: what the last judgement found, also where it ended the run.
+
     Raises:
         ConfigError: settings that make no sense.
     """
@@ -133,6 +136,7 @@ class FaultPolicy:
         self.most_dumps = most_dumps
         self.lr_factor = 1.0
         self.counts = {"not_finite": 0, "spike": 0, "rolled_back": 0, "lowered": 0}
+        self.newest: list[Fault] = []
         self._norms: deque[float] = deque(maxlen=window)
         self._in_row = 0
 
@@ -158,7 +162,7 @@ class FaultPolicy:
             TrainingError: the policy is to stop, or there were too many.
         """
         limit = self.limit
-        faults: list[Fault] = []
+        self.newest = faults = []
         for outcome in outcomes:
             fault = self._judge(outcome, limit)
             self._in_row = 0 if fault is None else self._in_row + 1

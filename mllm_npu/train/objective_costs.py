@@ -147,7 +147,7 @@ def _sequences(
     one, two, three = measure(1), measure(2), measure(3)
     seen = NO_COST.plus(three.plus(two, times=-2).plus(one), times=0.5)
     token = two.plus(one, times=-1).plus(seen, times=-3)
-    # What a state-space model costs is no such sum.
+    # Something else than attention grows in another way, and is no such sum.
     if seen.is_estimated or min(seen.forward, token.forward) < 0:
         return _estimated_sequences(language_model, needs_gradient, with_gradient)
     call = one.plus(token, times=-1).plus(seen, times=-1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -142,6 +143,17 @@ def estimate_part(
     )
 
 
+def count_flops() -> FlopCounterMode:
+    """A context that counts the products of matrices inside it, also where torch's own does not."""
+    operations = torch.ops.aten
+    formulas = {
+        operations.addmm_: _count_added_product,
+        operations.baddbmm_: _count_added_product,
+        operations.convolution_backward: _count_convolution_backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
 class _Holder(nn.Module):
     """Holds the part, so that its tensors can be replaced while any of its methods runs."""
 
@@ -161,7 +173,7 @@ def _count(
     hollow = {name: _hollow(tensor, device) for name, tensor in named.items()}
     given = [entry.make(device) for entry in inputs]
     # The fused kernels of some devices have no formula; plain products are counted everywhere.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), count_flops() as counter:
         out = torch.func.functional_call(holder, hollow, (run, *given))
         forward = counter.get_total_flops()
         if out.requires_grad:
@@ -172,6 +184,31 @@ def _count(
         carries_gradient=out.requires_grad,
         shape=tuple(out.shape),
     )
+
+
+def _count_added_product(
+    into: Sequence[int], left: Sequence[int], right: Sequence[int], **others: Any
+) -> int:
+    return 2 * prod(left) * right[-1]
+
+
+def _count_convolution_backward(
+    grad: Sequence[int],
+    inputs: Sequence[int],
+    weight: Sequence[int],
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    output_mask: Sequence[bool],
+    **others: Any,
+) -> int:
+    """As many as forward for each gradient; torch's own formula counts groups as if they mixed."""
+    places = inputs[2:] if transposed else grad[2:]
+    return 2 * grad[0] * prod(places) * prod(weight) * sum(output_mask[:2])
 
 
 def _hollow(tensor: Tensor, device: str) -> Tensor:

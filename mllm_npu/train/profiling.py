@@ -71,6 +71,11 @@ class Profile:
         self._is_written = False
 
     @property
+    def is_running(self) -> bool:
+        """Whether there are steps to come that it waits for or records."""
+        return self._profiler is not None
+
+    @property
     def trace_path(self) -> Path:
         """The trace of this rank."""
         return self.folder / f"rank{self.rank}.trace.json.gz"

@@ -21,9 +21,9 @@ from rich.progress import (
 from rich.text import Text
 
 from mllm_npu.errors import DataError
+from mllm_npu.probe import Measured
 from mllm_npu.train.fault_files import dump_fault
 from mllm_npu.train.faults import Fault
-from mllm_npu.probe import Measured
 from mllm_npu.train.trackers.json_lines import METRICS_FILE, JsonLines
 from mllm_npu.train.trackers.tracker import FAULT, ROLLBACK, Tracker, flatten
 

@@ -26,8 +26,6 @@ class Throughput:
         tokens_per_pack: room of a batch, whose unused part counts as padding; None counts none.
         setup_seconds: wall time this process had spent before, such as building the model.
         state: what ``state`` gave, from a checkpoint; None for a new run.
-        seconds: wall time spent before a resume, where there is no state.
-        cpu_seconds: processor time spent before a resume, where there is no state.
     """
 
     def __init__(
@@ -40,10 +38,8 @@ class Throughput:
         tokens_per_pack: int | None = None,
         setup_seconds: float = 0.0,
         state: Mapping[str, float] | None = None,
-        seconds: float = 0.0,
-        cpu_seconds: float = 0.0,
     ) -> None:
-        before = {"seconds": seconds, "cpu_seconds": cpu_seconds} | dict(state or {})
+        before = {"seconds": 0.0, "cpu_seconds": 0.0} | dict(state or {})
         self.costs = costs
         self.peak = peak
         self.num_ranks = num_ranks
@@ -88,6 +84,21 @@ class Throughput:
         """
         wall = max(time.time() - self._started_at, self.seconds, 1e-9)
         return max(self.good_seconds, 0.0) / wall
+
+    def resumed(self, state: Mapping[str, float]) -> Throughput:
+        """Counts on from a checkpoint, with the same settings.
+
+        Args:
+            state: what ``state`` gave.
+        """
+        return Throughput(
+            costs=self.costs,
+            peak=self.peak,
+            num_ranks=self.num_ranks,
+            copies=self.copies,
+            tokens_per_pack=self.tokens_per_pack,
+            state=state,
+        )
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 from torch import nn
@@ -11,11 +12,15 @@ from mllm_npu.batch import Batch
 from mllm_npu.device.process import ThreadWatch
 from mllm_npu.distributed.checkpoint import Checkpoints
 from mllm_npu.distributed.placed import Placed
-from mllm_npu.errors import CheckpointError, ConfigError, TrainingError
-from mllm_npu.train.faults import Fault, FaultPolicy
-from mllm_npu.train.loss_meter import LossMeter
-from mllm_npu.train.optimizer import AdamW
+from mllm_npu.distributed.watchdog import Watchdog
+from mllm_npu.errors import CheckpointError, ConfigError
 from mllm_npu.probe import Probe
+from mllm_npu.train.faults import Fault, FaultPolicy
+from mllm_npu.train.feed import Feed, share_packs
+from mllm_npu.train.memory_fit import MemoryFit
+from mllm_npu.train.observer import Observer
+from mllm_npu.train.optimizer import AdamW
+from mllm_npu.train.profiling import Profile
 from mllm_npu.train.recorder import Recorder
 from mllm_npu.train.run_state import Batches, RunState
 from mllm_npu.train.schedule import Schedule
@@ -23,8 +28,6 @@ from mllm_npu.train.stop_signal import StopSignal
 from mllm_npu.train.throughput import Throughput
 from mllm_npu.train.update import Update
 
-MOST_IDLE_STEPS = 20
-"""Updates in a row without any target that stop a run."""
 _STOP = "ranks that were asked to stop"
 
 
@@ -42,7 +45,10 @@ class Trainer:
         recorder: takes the metrics of the main rank.
         checkpoints: where the states of the run go.
         faults: what is done about bad updates; None is ``FaultPolicy()``.
-        probes: what is measured now and then.
+        probes: what is measured now and then, by name; None measures nothing.
+        throughput: counts work and time; None counts no FLOPs.
+        memory_fit: tries the largest pack before the run starts; None lets it come.
+        profile: traces a few steps; None none.
         thread_watch: is asked every log interval to keep the CPU threads fitting; None never.
         max_steps: updates of the whole run.
         accumulate: micro-batches per update and rank.
@@ -52,6 +58,8 @@ class Trainer:
         ema_decay: of the averaged weights; None keeps none.
         checkpoint_every: updates between checkpoints; one more is written at the end.
         log_every: updates between two looks at the losses.
+        save_frozen: whether checkpoints hold what is not trained as well; without it a resumed run
+            takes that from where this one took it.
         seed: of what packs draw at random.
 
     Attributes:
@@ -73,7 +81,10 @@ class Trainer:
         recorder: Recorder,
         checkpoints: Checkpoints,
         faults: FaultPolicy | None = None,
-        probes: Sequence[Probe] = (),
+        probes: Mapping[str, Probe] | None = None,
+        throughput: Throughput | None = None,
+        memory_fit: MemoryFit | None = None,
+        profile: Profile | None = None,
         thread_watch: ThreadWatch | None = None,
         max_steps: int,
         accumulate: int = 1,
@@ -82,6 +93,7 @@ class Trainer:
         ema_decay: float | None = None,
         checkpoint_every: int = 500,
         log_every: int = 10,
+        save_frozen: bool = True,
         seed: int = 0,
     ) -> None:
         _check(max_steps, accumulate, checkpoint_every, log_every, clip_grad_norm)
@@ -90,13 +102,12 @@ class Trainer:
         self.schedule = schedule
         self.recorder = recorder
         self.checkpoints = checkpoints
-        self.faults = faults or FaultPolicy()
-        self.probes = probes
-        self.thread_watch = thread_watch
+        self.memory_fit = memory_fit
+        self.profile = profile
         self.max_steps = max_steps
-        self.accumulate = _share_packs(packs_per_step, accumulate, self.mesh.data_size)
         self.checkpoint_every = checkpoint_every
         self.log_every = log_every
+        self.faults = faults or FaultPolicy()
         self.update = Update(
             placed=placed,
             optimizer=optimizer,
@@ -106,14 +117,26 @@ class Trainer:
             seed=seed,
         )
         self.objective = self.update.objective
+        self.feed = Feed(
+            batches=batches,
+            objective=self.objective,
+            per_step=share_packs(packs_per_step, accumulate, self.mesh.data_size),
+        )
+        self.observer = Observer(
+            mesh=self.mesh,
+            recorder=recorder,
+            faults=self.faults,
+            throughput=throughput or Throughput(),
+            probes=probes or {},
+            thread_watch=thread_watch,
+        )
         self.step = 0
         self.seconds = self.cpu_seconds = 0.0
         self._saved_step: int | None = None
-        self._idle_steps = 0
-        self._meter = LossMeter()
-        self._throughput = Throughput()
-        self._iterator: Iterator[Batch] = iter(())
-        self._state = RunState(update=self.update, batches=batches, checkpoints=checkpoints)
+        self._saved_good_seconds = 0.0
+        self._state = RunState(
+            update=self.update, batches=batches, checkpoints=checkpoints, save_frozen=save_frozen
+        )
 
     def run(self, *, resume: Literal["auto", "never"] | int = "never") -> bool:
         """Train until ``max_steps`` updates are done or a signal comes; saves either way.
@@ -127,20 +150,24 @@ class Trainer:
 
         Raises:
             CheckpointError: the checkpoint does not fit, or there is one and none was wanted.
-            TrainingError: bad updates that the policy does not let pass, or the data end.
+            TrainingError: bad updates that the policy does not let pass, the data end, a pack does
+                not fit into memory, or another rank is gone.
         """
-        self._begin(resume)
-        try:
-            with StopSignal() as stop:
-                self._train(stop)
-            self._look()
-            self._save()
-            self.checkpoints.wait()
-        finally:
-            self.recorder.close()
-            if self.mesh.world_size == 1:
-                # Behind an error too: what was begun is finished. Of several ranks one may be gone.
+        folder = self.recorder.folder / "hangs"
+        with Watchdog.of(self.mesh, folder=folder) as watchdog, watchdog.explaining():
+            self._begin(resume)
+            try:
+                with StopSignal() as stop, self.profile or nullcontext():
+                    self._train(stop)
+                self._look()
+                self._save()
                 self.checkpoints.wait()
+            finally:
+                self.recorder.close()
+                if self.mesh.world_size == 1:
+                    # Behind an error too: what was begun is finished. Of several ranks one may be
+                    # gone.
+                    self.checkpoints.wait()
         return self.step >= self.max_steps
 
     def export(self) -> nn.Module:
@@ -153,62 +180,43 @@ class Trainer:
         self.objective.train()
         stopping = False
         while self.step < self.max_steps and not stopping:
-            micro_batches = self._next_batches()
-            counts = self.mesh.sum(self._count(micro_batches) | {_STOP: float(stop.requested)})
+            self.mesh.progress.note("waiting for data", step=self.step + 1, keys=())
+            with self.observer.throughput.waiting():
+                micro_batches = self.feed.next(self.step + 1)
+            own = self.feed.count(micro_batches) | {_STOP: float(stop.requested)}
+            counts = self.mesh.sum(own)
             stopping = counts.pop(_STOP) > 0
-            self._require_work(counts)
+            self.feed.require_work(counts)
+            self._backward(micro_batches, counts)
+            grad_norm = self.update.step(self.schedule.factor(self.step, self.max_steps))
+            self.step += 1
+            self.observer.meter.end_step(self.step, grad_norm)
+            self.observer.throughput.count(micro_batches)
+            self.recorder.advance(self.step)
+            self._after_step()
+
+    def _backward(self, micro_batches: Sequence[Batch], counts: Mapping[str, float]) -> None:
+        try:
             self.update.backward(
                 micro_batches,
                 counts,
                 step=self.step + 1,
-                first_pack=self.step * self.accumulate * self.mesh.data_size,
-                meter=self._meter,
+                first_pack=self.step * self.feed.per_step * self.mesh.data_size,
+                meter=self.observer.meter,
             )
-            grad_norm = self.update.step(self.schedule.factor(self.step, self.max_steps))
-            self.step += 1
-            self._meter.end_step(self.step, grad_norm)
-            self._throughput.count(micro_batches)
-            self.recorder.advance(self.step)
-            self._after_step()
+        except (RuntimeError, MemoryError) as error:
+            if self.memory_fit is not None:
+                self.memory_fit.explain(error, micro_batches)
+            raise
 
     def _after_step(self) -> None:
         if self.step % self.log_every == 0:
             self._look()
-        for probe in self.probes:
-            if self.step % probe.every == 0 or self.step == self.max_steps:
-                self._measure(probe)
+        self.observer.measure(self.step, self.placed, is_last=self.step == self.max_steps)
         if self.step % self.checkpoint_every == 0:
             self._save()
-
-    def _next_batches(self) -> list[Batch]:
-        micro_batches: list[Batch] = []
-        self.mesh.progress.note("waiting for data", step=self.step + 1, keys=())
-        with self._throughput.waiting():
-            for _ in range(self.accumulate):
-                batch = next(self._iterator, None)
-                if batch is None:
-                    raise TrainingError(
-                        f"The data end at step {self.step} of {self.max_steps}. "
-                        "Let them repeat (epochs=null), or lower max_steps."
-                    )
-                micro_batches.append(batch)
-        return micro_batches
-
-    def _count(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
-        counts: dict[str, float] = {}
-        for batch in micro_batches:
-            for name, count in self.objective.counts(batch).items():
-                counts[name] = counts.get(name, 0.0) + count
-        return counts
-
-    def _require_work(self, counts: Mapping[str, float]) -> None:
-        """Stop a run whose data have nothing for its objective, instead of training on nothing."""
-        self._idle_steps = 0 if any(counts.values()) else self._idle_steps + 1
-        if self._idle_steps >= MOST_IDLE_STEPS:
-            raise TrainingError(
-                f"{self._idle_steps} steps in a row had nothing to learn from ({', '.join(counts)} "
-                "had no elements). Choose data that go with this objective."
-            )
+        if self.profile is not None:
+            self.profile.step()
 
     def _begin(self, resume: Literal["auto", "never"] | int) -> None:
         newest = self.checkpoints.latest_step()
@@ -220,12 +228,12 @@ class Trainer:
                 f"{newest}. Resume it, or choose another folder."
             )
         if newest is not None:
-            self._throughput = Throughput(**self._state.restore(newest))
+            self.observer.throughput = self.observer.throughput.resumed(self._state.restore(newest))
             self.step = self._saved_step = newest
         else:
-            self._throughput = Throughput()
             self._prepare()
-        self._iterator = iter(self.batches)
+        self._rehearse()
+        self.feed.begin()
         if self.mesh.is_main:
             self.recorder.start(self.step, self.max_steps)
 
@@ -238,49 +246,45 @@ class Trainer:
         # Each rank has measured its own data.
         self.mesh.broadcast(self.objective.buffers())
 
-    def _look(self) -> None:
-        """Read the losses since the last look, act on bad updates, and log."""
-        if self.thread_watch is not None:
-            self.thread_watch.look()
-        outcomes = self._meter.look(self.mesh)
-        faults = self.faults.judge(outcomes)
-        self._meter.drop([fault.outcome.step for fault in faults])
-        values = self._meter.read(self.mesh)
-        work = self.mesh.sum(self._throughput.work())
-        if outcomes:
-            values["lr"] = self.update.lr
-            values |= self._throughput.rates(work)
-            values["faults"] = dict(self.faults.counts)
-            if self.batches.skipped:
-                values["skipped"] = dict(self.batches.skipped)
-            if self.mesh.is_main:
-                self.recorder.log(self.step, values)
-        for fault in faults:
-            self._handle(fault)
-
-    def _handle(self, fault: Fault) -> None:
-        self.recorder.tell_fault(fault, rank=self.mesh.rank)
-        if fault.action == "roll_back" and self._saved_step is not None:
-            self.faults.roll_back(fault)
-            self.checkpoints.wait()
-            self._state.restore(self._saved_step, keep_data=True)
-            self.step = self._saved_step
-
-    def _measure(self, probe: Probe) -> None:
-        self.mesh.progress.note(f"{type(probe).__name__}", keys=())
-        measured = probe.measure(self.placed)
+    def _rehearse(self) -> None:
+        """Try the largest pack now, instead of running out of memory hours later."""
+        if self.memory_fit is None or self.step >= self.max_steps:
+            return
+        self.mesh.progress.note("trial of the largest pack")
         self.objective.train()
+        self.memory_fit.try_packs(self.update, self.batches.rehearsal())
+
+    def _look(self) -> None:
+        """Read and log what has happened since the last look, and act on it."""
+        faults = self.observer.look(self.step, lr=self.update.lr, skipped=self.batches.skipped)
+        for fault in faults:
+            if fault.action == "roll_back" and self._saved_step is not None:
+                self._roll_back(fault, self._saved_step)
+                return
+
+    def _roll_back(self, fault: Fault, step: int) -> None:
+        """Bring the last checkpoint back; the data go on from where they are."""
+        self.faults.roll_back(fault)
+        self.checkpoints.wait()
+        throughput = self.observer.throughput
+        throughput.lose(throughput.good_seconds - self._saved_good_seconds)
+        self._state.restore(step, keep_data=True)
+        self.step = step
         if self.mesh.is_main:
-            self.recorder.log_probe(self.step, measured)
+            self.recorder.rewind(step)
 
     def _save(self) -> None:
         if self._saved_step == self.step:
             return
         self._look()
-        self.seconds, self.cpu_seconds = self._throughput.seconds, self._throughput.cpu_seconds
-        times = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
-        self._state.save(self.step, times=times)
-        self._saved_step = self.step
+        with self.observer.throughput.saving():
+            times = self.observer.throughput.state()
+            self.seconds, self.cpu_seconds = times["seconds"], times["cpu_seconds"]
+            self._state.save(self.step, times=times)
+        self._saved_step, self._saved_good_seconds = (
+            self.step,
+            self.observer.throughput.good_seconds,
+        )
 
 
 def _check(
@@ -299,15 +303,3 @@ def _check(
         raise ConfigError(
             f"clip_grad_norm={clip_grad_norm} was asked for. Use a number above 0, or null."
         )
-
-
-def _share_packs(packs_per_step: int | None, accumulate: int, ranks: int) -> int:
-    """Micro-batches per update and rank."""
-    if packs_per_step is None:
-        return accumulate
-    if packs_per_step < 1 or packs_per_step % ranks:
-        raise ConfigError(
-            f"packs_per_step={packs_per_step} was asked for, and {ranks} ranks see data of their "
-            "own. Give a multiple of that, or start a number of ranks that divides it."
-        )
-    return packs_per_step // ranks

@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 
-from mllm_npu.build import build_model
+from mllm_npu.build import build_model, build_part
 from mllm_npu.config import CONFIG_FOLDER, ROOTS, load_config
 from mllm_npu.errors import ConfigError
+from mllm_npu.models.lora import is_adapter
 
 FILES = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
-ADDED = {"lora"}
+ADDED = {"lora", "train/schedule"}
 """Groups that are absent unless they are asked for."""
 LANGUAGE = {"model_type": "llama", "hidden_size": 96, "vocab_size": 32000}
 VISION = {
@@ -21,6 +22,7 @@ VISION = {
     "image_size": 16,
     "patch_size": 4,
 }
+CLIP = {**VISION, "model_type": "clip_vision_model", "num_hidden_layers": 2}
 SMALL = {
     "models/language_model/folder.yaml": {"language_model": LANGUAGE},
     "models/vision_encoder/folder.yaml": {"vision_encoder": VISION},
@@ -29,9 +31,13 @@ SMALL = {
         "language_model": LANGUAGE,
         "vision_encoder": VISION,
     },
+    "experiment/llava/align.yaml": {"language_model": LANGUAGE, "vision_encoder": CLIP},
+    "experiment/vision/qwen_vit_g.yaml": {"language_model": LANGUAGE},
 }
 """Files that name folders of a person's own, and what stands for those."""
 SEEDX = ["models=seedx_llama2_13b_qwenvl_vit", "processor=seedx"]
+READER = ["models=mllm_tiny"]
+DETOKENIZER = ["models=detokenizer_tiny", "processor=detokenizer"]
 TOGETHER = {
     "models/detokenizer_sdxl.yaml": ["processor=detokenizer"],
     "models/detokenizer_tiny.yaml": ["processor=detokenizer"],
@@ -40,7 +46,16 @@ TOGETHER = {
     "processor/detokenizer.yaml": ["models=detokenizer_tiny"],
     "processor/seedx.yaml": ["models=seedx_llama2_13b_qwenvl_vit"],
     "processor/seedx_chat.yaml": ["models=seedx_llama2_13b_qwenvl_vit"],
+    "models/llava_vicuna_7b_clip_vit.yaml": ["processor=seedx"],
+    "lora/qwen_vit.yaml": ["models/vision_encoder=qwen_vit_tiny"],
     "lora/unet.yaml": SEEDX,
+    "objective/comprehension.yaml": READER,
+    "objective/projector.yaml": READER,
+    "objective/lora.yaml": [*READER, "+lora=language_and_vision", "objective.feature_cache=null"],
+    "objective/detokenizer.yaml": DETOKENIZER,
+    "objective/detokenizer_full.yaml": DETOKENIZER,
+    "objective/detokenizer_lora.yaml": [*DETOKENIZER, "+lora=unet"],
+    "objective/seedx.yaml": [*SEEDX, "+lora=seedx"],
 }
 """What else must be chosen beside a file."""
 PARTS = {
@@ -83,22 +98,53 @@ def test_there_are_options_of_every_kind():
     assert {f"{root}.yaml" for root in ROOTS} <= set(FILES)
 
 
+@pytest.fixture
+def compose(tmp_path):
+    """Composes a file with what it needs beside it; folders of a person's own are stood in for."""
+
+    def compose_file(file):
+        root, overrides = selection(file)
+        for part, values in SMALL.get(file, {}).items():
+            (tmp_path / part).mkdir()
+            (tmp_path / part / "config.json").write_text(json.dumps(values))
+            overrides = [*overrides, f"models.{part}.path={tmp_path / part}"]
+        return load_config(root, overrides)
+
+    return compose_file
+
+
 @pytest.mark.parametrize("file", FILES)
-def test_composes_and_builds_on_meta(file, tmp_path):
-    root, overrides = selection(file)
-    folder = SMALL.get(file)
-    for part, values in (folder or {}).items():
-        (tmp_path / part).mkdir()
-        (tmp_path / part / "config.json").write_text(json.dumps(values))
-        overrides = [*overrides, f"models.{part}.path={tmp_path / part}"]
-    config = load_config(root, overrides)
-    if config.models is None or folder is not None:
-        return  # nothing to build, or weights that a real folder would hold
+def test_composes_and_builds_on_meta(file, compose):
+    config = compose(file)
+    if config.models is None:
+        return
     with torch.device("meta"):
         model = build_model(config)
     parameters = list(model.parameters())
     assert parameters
     assert all(parameter.is_meta for parameter in parameters)
+
+
+TRAINING = [file for file in FILES if file.startswith(("experiment/", "lora/", "objective/"))]
+
+
+@pytest.mark.parametrize("file", TRAINING)
+def test_what_is_adapted_and_trained_is_there(file, compose):
+    """Targets of low-rank updates, patterns of what is trained and of learning rates match."""
+    config = compose(file)
+    with torch.device("meta"):
+        model = build_model(config)
+        if config.lora is not None:
+            recipe = build_part(config.lora)
+            assert recipe.apply(recipe.part_of(model))
+        if file.startswith("lora/"):
+            return
+        objective = build_part(config.objective, model=model)
+        optimizer = build_part(config.train.optimizer)
+        optimizer.fused = False  # there is no such kernel without memory
+        optimizer.build(objective.trained_parameters())
+    updates = {name for name, _ in model.named_parameters() if is_adapter(name)}
+    assert updates <= set(objective.trained_parameters())
 
 
 def test_an_option_that_does_not_exist_is_refused():

@@ -221,7 +221,7 @@ def train(world, runs, *more):
         "train.schedule.warmup_steps=2",
         "train.log_every=1",
         "train.recorder.progress=false",
-        "train.recorder.tensorboard=false",
+        "tracker=[jsonl]",
         "dataset.tokens_per_pack=512",
         "dataset.num_workers=1",
         "dataset.sources.0.cache_rows=false",

@@ -46,7 +46,7 @@ def train(folder, name, kind, *overrides, steps=3):
         f"dataset.sources.0.shards={folder}/shards/{kind}/*.tar",
         "dataset.tokens_per_pack=160",
         f"train.max_steps={steps}",
-        "train.recorder.tensorboard=false",
+        "tracker=[jsonl]",
         "threads=1",
     ]
     assert main(["train", *typed, *overrides]) == 0

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mllm_npu.train.part_costs import NO_COST, Input, PartCost, estimate_part, measure_part
+from mllm_npu.train.part_costs import (
+    NO_COST,
+    Input,
+    PartCost,
+    count_flops,
+    estimate_part,
+    measure_part,
+)
 
 ROWS = Input(shape=(5, 4))
 ROWS_WITH_GRADIENT = Input(shape=(5, 4), needs_gradient=True)
@@ -79,6 +86,19 @@ def test_multi_head_attention_and_convolutions_are_counted():
     conv = nn.Conv2d(3, 5, 2, 2)
     cost = measure_part(conv, conv, [Input(shape=(1, 3, 8, 8))])
     assert (cost.forward, cost.backward) == (2 * 16 * 5 * 12, 2 * 16 * 5 * 12)
+    wide = nn.ConvTranspose2d(3, 5, 2, 2)
+    cost = measure_part(wide, wide, [Input(shape=(1, 3, 8, 8), needs_gradient=True)])
+    assert (cost.forward, cost.backward) == (2 * 64 * 5 * 12, 2 * 2 * 64 * 5 * 12)
+    depthwise = nn.Conv1d(6, 6, 3, groups=6)
+    cost = measure_part(depthwise, depthwise, [Input(shape=(1, 6, 9), needs_gradient=True)])
+    assert (cost.forward, cost.backward) == (2 * 7 * 6 * 3, 2 * 2 * 7 * 6 * 3)
+
+
+def test_products_that_are_added_in_place_are_counted():
+    with count_flops() as counter:
+        torch.zeros(5, 3).addmm_(torch.ones(5, 4), torch.ones(4, 3))
+        torch.zeros(2, 5, 3).baddbmm_(torch.ones(2, 5, 4), torch.ones(2, 4, 3))
+    assert counter.get_total_flops() == 3 * PRODUCT
 
 
 def test_a_part_in_half_precision_is_counted_the_same():

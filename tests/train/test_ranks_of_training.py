@@ -1,73 +1,103 @@
-"""Two processes train to what one process with two micro-batches trains to."""
+"""However a model is spread over ranks, it trains to what one process trains to.
 
-import runpy
-import subprocess
-import sys
+In every step one rank reads, one draws, one has text alone and one has nothing at all.
+"""
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from launching import launch
+from tiny_training import metrics, stored, train, train_all
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from mllm_npu.distributed.checkpoint import Checkpoints
-from mllm_npu.distributed.mesh import Mesh
-from mllm_npu.models.tiny import tiny_batch, tiny_seed
-from mllm_npu.train.objectives.mllm import MultimodalObjective
-from mllm_npu.train.optimizer import AdamW
-from mllm_npu.train.recorder import Recorder
-from mllm_npu.train.schedule import Constant
-from mllm_npu.train.trainer import Trainer
+FSDP = {"kind": "fsdp2"}
+BF16 = {"compute_dtype": "bfloat16"}
+OBJECTIVES = ("cached", "lora", "contrast", "caption", "decoder")
+ON_TWO = {
+    "ddp": {"parallel": {"kind": "ddp"}},
+    "fsdp2": {"parallel": FSDP},
+    "sequence": {"parallel": FSDP | {"sequence_size": 2}},
+    "ddp sequence": {"parallel": {"kind": "ddp", "sequence_size": 2}},
+    "full": {"parallel": FSDP | {"recompute": "full"}},
+    "selective": {"parallel": FSDP | {"recompute": "selective"}},
+    "offload": {"parallel": FSDP | {"cpu_offload": True}},
+    "kept": {"parallel": FSDP | {"reshard_after_forward": False, "sum_gradients_once": True}},
+    "bf16": {"parallel": FSDP | BF16},
+    "ddp bf16": {"parallel": {"kind": "ddp"} | BF16},
+    **{f"fsdp2 {name}": {"parallel": FSDP, "objective": name} for name in OBJECTIVES},
+    **{f"ddp {name}": {"parallel": {"kind": "ddp"}, "objective": name} for name in OBJECTIVES},
+}
+ON_FOUR = {
+    "hsdp": {"parallel": {"kind": "hsdp", "replicas": 2}},
+    "fsdp2 of 4": {"parallel": FSDP},
+    "sequence of 4": {"parallel": FSDP | {"sequence_size": 2}},
+    "hsdp sequence": {"parallel": {"kind": "hsdp", "replicas": 2, "sequence_size": 2}},
+    **{f"fsdp2 of 4 {name}": {"parallel": FSDP, "objective": name} for name in OBJECTIVES},
+}
+ALONE = {
+    "everything": {},
+    "bf16 alone": {"parallel": BF16},
+    **{name: {"objective": name} for name in OBJECTIVES},
+}
+NOT_FLOAT32 = ("bf16", "ddp bf16")
 
-mesh = Mesh.from_environment(torch.device("cpu"), timeout_seconds=60)
-
-class Batches:
-    consumed = 0
-    skipped = {}
-    def __iter__(self):
-        while True:
-            number = self.consumed + mesh.rank
-            self.consumed += mesh.world_size
-            # What one rank reads and the other only draws must not matter.
-            yield tiny_batch(reads=number % 2 == 0, draws=number % 2 == 1, seed=number)
-    def state_dict(self):
-        return {"consumed": self.consumed}
-    def load_state_dict(self, state):
-        self.consumed = state["consumed"]
-
-torch.manual_seed(mesh.rank)
-folder = Path(sys.argv[1])
-trainer = Trainer(
-    objective=MultimodalObjective(
-        model=tiny_seed(normalize=False), trainable=["*", "!image_decoder.*"]
-    ),
-    batches=Batches(), optimizer=AdamW(lr=1e-3, eps=1e-3), schedule=Constant(),
-    recorder=Recorder(folder=folder, tensorboard=False, progress=False),
-    checkpoints=Checkpoints(folder=folder), mesh=mesh, device=torch.device("cpu"),
-    max_steps=3, accumulate=2 // mesh.world_size, clip_grad_norm=0.5,
-)
-trainer.run()
-mesh.close()
-"""
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_the_number_of_ranks_does_not_change_the_result(tmp_path, monkeypatch):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [sys.executable, *launch, str(script), str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one")])
-    monkeypatch.delenv("RANK", raising=False)
-    runpy.run_path(str(script))
-    one, two = (
-        load_file(tmp_path / name / "step-00000003" / "objective.safetensors")
-        for name in ("one", "two")
-    )
-    assert set(one) == set(two)
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    for name, recipe in ALONE.items():
+        train(folder / name, **shortened(recipe))
+    for size, recipes in ((2, ON_TWO), (4, ON_FOUR)):
+        shortened_ones = {name: shortened(recipe) for name, recipe in recipes.items()}
+        launch(train_all, size=size, folder=folder, recipes=shortened_ones)
+    return folder
+
+
+def shortened(recipe):
+    return {**recipe, "max_steps": 3, "packs_per_step": 4}
+
+
+@pytest.mark.parametrize("name", [name for name in ON_TWO | ON_FOUR if name not in NOT_FLOAT32])
+def test_losses_gradients_and_weights_are_those_of_one_process(runs, name):
+    reference = runs / (ON_TWO | ON_FOUR)[name].get("objective", "everything")
+    expected, found = metrics(reference), metrics(runs / name)
+    assert [line["step"] for line in found] == [1, 2, 3]
+    for one, other in zip(expected, found, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-6)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
+        assert other["terms"] == pytest.approx(one["terms"], rel=1e-5)
+        assert other["loss_per_task"] == pytest.approx(one["loss_per_task"], rel=1e-5)
+    weights = comparable(stored(reference))
+    spread = comparable(stored(runs / name))
+    assert set(spread) == set(weights)
+    for key, value in weights.items():
+        torch.testing.assert_close(spread[key], value, rtol=1e-5, atol=1e-5, msg=key)
+
+
+def comparable(tensors):
+    """Weights, buffers, moments and averages; each rank has random states of its own."""
+    return {name: value for name, value in tensors.items() if not name.startswith("random/")}
+
+
+@pytest.mark.parametrize("name", NOT_FLOAT32)
+def test_half_precision_is_near_that_of_one_process(runs, name):
+    expected, found = metrics(runs / "bf16 alone"), metrics(runs / name)
+    for one, other in zip(expected, found, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=2e-3)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=5e-2)
+    exact = metrics(runs / "everything")
+    assert found[0]["loss"] != exact[0]["loss"]
+    assert found[0]["loss"] == pytest.approx(exact[0]["loss"], rel=2e-2)
+    tensors = stored(runs / name)
+    assert {value.dtype for key, value in tensors.items() if "random" not in key} >= {torch.float32}
+    assert not [key for key, value in tensors.items() if value.dtype is torch.bfloat16]
+
+
+def test_every_objective_moves_what_it_trains(runs):
+    """Otherwise all of the above would hold for runs that do nothing."""
+    for name in ("everything", *OBJECTIVES):
+        tensors = stored(runs / name)
+        moved = [key for key in tensors if key.startswith("optimizer/exp_avg/")]
+        assert moved
+        assert all(tensors[key].abs().sum() > 0 for key in moved if "lora_A" not in key), name
+        assert metrics(runs / name)[0]["grad_norm"] > 1e-3

@@ -65,7 +65,7 @@ def make_trainer(stage, folder, model, *, max_steps=24, **options):
         batches=TinyBatches(),
         optimizer=AdamW(lr=1e-2),
         schedule=Constant(),
-        recorder=Recorder(folder=folder, tensorboard=False, progress=False),
+        recorder=Recorder(folder=folder, progress=False),
         checkpoints=Checkpoints(folder=folder / "checkpoints"),
         mesh=Mesh.single(),
         device=torch.device("cpu"),

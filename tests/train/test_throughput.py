@@ -234,8 +234,25 @@ def test_totals_are_those_of_all_ranks(clock, make_batch):
     assert throughput.work()["steps"] == 1.0
 
 
+def test_a_throughput_goes_on_from_a_checkpoint_with_its_settings(clock, costs):
+    first = Throughput(costs=costs, peak=1e9, num_ranks=2, copies=2, tokens_per_pack=64)
+    step(first, clock, [tiny_batch()])
+    state = first.state()
+    again = Throughput(costs=costs, peak=1e9, num_ranks=2, copies=2, tokens_per_pack=64)
+    clock.spend(5.0)  # until the weights are read
+    resumed = again.resumed(state)
+    assert (resumed.seconds, resumed.cpu_seconds) == (4.0, 8.0)
+    assert resumed.good_seconds == 3.0
+    assert resumed.goodput == pytest.approx(3 / 9)
+    assert resumed.totals() == first.totals()
+    for throughput in (first, resumed):
+        throughput.rates(throughput.work())
+        step(throughput, clock, [tiny_batch()])
+    assert resumed.rates(resumed.work()).keys() == first.rates(first.work()).keys()
+
+
 def test_times_alone_carry_over_too(clock):
-    throughput = Throughput(seconds=100.0, cpu_seconds=50.0)
+    throughput = Throughput().resumed({"seconds": 100.0, "cpu_seconds": 50.0})
     clock.spend(1.0)
     assert throughput.seconds == 101.0
     assert throughput.cpu_seconds == 52.0

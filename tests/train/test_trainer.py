@@ -24,9 +24,7 @@ def make(make_model, make_batches, put_in_place, tmp_path):
     def make_trainer(folder="run", *, batches=None, trainable=TRAINED, **options):
         model = make_model()
         torch.manual_seed(1)
-        recorder = Recorder(
-            folder=tmp_path / folder, tensorboard=False, console=Console(file=io.StringIO())
-        )
+        recorder = Recorder(folder=tmp_path / folder, console=Console(file=io.StringIO()))
         settings = {"max_steps": 12, "checkpoint_every": 5, "log_every": 1, "ema_decay": 0.9}
         return Trainer(
             placed=put_in_place(
@@ -165,11 +163,12 @@ def test_a_resumed_run_gives_the_losses_of_the_uninterrupted_one(make):
 
 
 def stop_after(trainer, step):
-    advance = trainer.recorder.advance
+    advance, sent = trainer.recorder.advance, []
 
     def send(done):
         advance(done)
-        if done == step:
+        if done == step and not sent:  # the recorder moves its bar when it logs as well
+            sent.append(step)
             os.kill(os.getpid(), signal.SIGTERM)
 
     trainer.recorder.advance = send
@@ -236,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(make):
 
 
 def test_data_that_end_too_soon_are_an_error(make, make_batches):
-    with pytest.raises(TrainingError, match="data end at step 3 of 12"):
+    with pytest.raises(TrainingError, match="data end at step 3"):
         make(batches=make_batches(end=3)).run()
 
 

@@ -50,7 +50,7 @@ class DigitDrawing(Task):
         judge: DigitJudge,
         options: GenerationOptions,
     ) -> None:
-        self.world = world
+        self.world = Path(world)
         self.split = split
         self.judge = judge
         self.options = options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from mllm_npu.data.tasks.ocr import Ocr
 from mllm_npu.evaluate.task import Example, Task, is_exact
@@ -18,19 +19,27 @@ class DigitStrips(Task):
     Args:
         world: folder of the digits world.
         options: how replies are made.
+        split: "valid" or "test".
     """
 
     name = "ocr_exact_match"
     title = "Strips of 2 to 6 held-out digits, read without a mistake"
     citation = "This project's digits world; strips composed of held-out scans only."
 
-    def __init__(self, *, world: Path, options: GenerationOptions) -> None:
-        self.world = world
+    def __init__(
+        self,
+        *,
+        world: Path,
+        options: GenerationOptions,
+        split: Literal["valid", "test"] = "test",
+    ) -> None:
+        self.world = Path(world)
         self.options = options
+        self.split = split
 
     def examples(self) -> Sequence[Example]:
-        """All strips of the test shards."""
-        return to_examples(read_rows(self.world, "ocr", "test"), Ocr(), self.options)
+        """All strips of the shards of the split."""
+        return to_examples(read_rows(self.world, "ocr", self.split), Ocr(), self.options)
 
     def score(self, example: Example, reply: Reply) -> float:
         """1 for the whole row of digits."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -40,12 +39,12 @@ class JsonLines(Tracker):
     def start(self, step: int, config: str = "") -> None:
         """Drop the lines of later steps, all of them at step 0; the config has its own file."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.path.exists():
-            return
         lines = self._read()
         settled = _count_settled(lines, step)
         later = [line for line in lines[settled:] if _step_of(line) <= step]
-        self._write([*lines[:settled], *later] if step else [])
+        kept = [*lines[:settled], *later] if step else []
+        if kept != lines:
+            self._write(kept)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append a line; dictionaries stay what they are."""
@@ -74,6 +73,8 @@ class JsonLines(Tracker):
         """Every line is written when it comes."""
 
     def _read(self) -> list[str]:
+        if not self.path.exists():
+            return []
         return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def _write(self, lines: Sequence[str]) -> None:
