@@ -141,11 +141,26 @@ class PackedBatches(Iterator[Batch]):
         self._position = self._behind.popleft()
         return batch
 
+    def _read(self, pack: Pack) -> Batch:
+        """A pack apart from the walk; what is left out of it is not counted."""
+        read = self.reader[pack]
+        if read.batch is None:
+            raise DataError(read.failure)
+        return read.batch
+
     def _accept(self, read: ReadPack) -> Batch:
         if read.batch is None:
             raise DataError(read.failure)
         self._skips.note(read.outcomes)
         return read.batch
+
+    def preview(self) -> Iterator[Batch]:
+        """Batches from the start on, those of all ranks in their order; the position stays.
+
+        Every rank gets the same, and so does every number of ranks.
+        """
+        for pack, _ in self.order.packs(Position()):
+            yield self._read(pack)
 
     def rehearsal(self) -> list[Batch]:
         """Packs to try before a run: a quarter of the largest of the first window, then that one.
@@ -159,8 +174,7 @@ class PackedBatches(Iterator[Batch]):
         by_tiles = max(packs, key=lambda pack: (pack.num_tiles, pack.num_tokens))
         few = by_tokens.picks[: max(1, len(by_tokens) // 4)]
         chosen = dict.fromkeys([Pack(few, 0, 0), by_tokens, by_tiles])
-        read = (self.reader[pack].batch for pack in chosen)
-        return [batch for batch in read if batch is not None]
+        return [self._read(pack) for pack in chosen]
 
     def close(self) -> None:
         """Stop the workers; the next batch starts them again at the same position."""

@@ -14,7 +14,6 @@ Every rank writes its own shards while training goes on; one rank puts the finis
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -33,11 +32,13 @@ from mllm_npu.distributed.checkpoint_files import (
     ShardWriter,
     StoredShape,
     stored_shapes,
+    sync_to_disk,
 )
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import CheckpointError
 
 FORMAT = 2
+_OUTDATED = ".outdated"
 MAX_NAMED = 4
 
 
@@ -123,13 +124,15 @@ class Checkpoints:
         state = {"format": FORMAT, "step": step, "values": values}
         writer = ShardWriter(partial, commit=lambda: self._commit(partial, step, state))
         self._pending_step = step
+        # Safetensors takes no other order of elements, such as channels last.
+        state_dict = {name: tensor.contiguous() for name, tensor in tensors.items()}
         if self._group is None:
             # One process is what is meant.
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         if self.asynchronous:
             with self.mesh.progress.inside("copy of the state for a checkpoint"):
                 begun = dcp.async_save(
-                    dict(tensors),
+                    state_dict,
                     storage_writer=writer,
                     process_group=self._group,
                     no_dist=self._group is None,
@@ -140,7 +143,7 @@ class Checkpoints:
         self._pending = Future()
         try:
             dcp.save(
-                dict(tensors),
+                state_dict,
                 storage_writer=writer,
                 process_group=self._group,
                 no_dist=self._group is None,
@@ -182,7 +185,7 @@ class Checkpoints:
         try:
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             values, found = state["values"], state["format"]
-        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._unreadable(folder, error) from error
         if found != FORMAT:
             raise CheckpointError(
@@ -200,7 +203,7 @@ class Checkpoints:
         folder = self._require(step)
         try:
             return stored_shapes(folder)
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._unreadable(folder, error) from error
 
     def load(self, step: int, tensors: Mapping[str, Tensor]) -> None:
@@ -229,12 +232,13 @@ class Checkpoints:
 
     def _require(self, step: int) -> Path:
         folder = self._folder_of(step)
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"A checkpoint of step {step} was asked for in {self.folder}; found "
-                f"{self._whole_folders()}. Choose one of these or start anew."
-            )
-        return folder
+        for place in (folder, _outdated(folder)):
+            if place.is_dir():
+                return place
+        raise CheckpointError(
+            f"A checkpoint of step {step} was asked for in {self.folder}; found "
+            f"{self._whole_folders()}. Choose one of these or start anew."
+        )
 
     def _unreadable(self, folder: Path, error: BaseException) -> CheckpointError:
         others = [name for name in self._whole_folders() if name != folder.name]
@@ -250,35 +254,43 @@ class Checkpoints:
         for name, text in files.items():
             (partial / name).write_text(text, encoding="utf-8")
         for path in (*partial.iterdir(), partial):
-            _sync(path)
+            sync_to_disk(path)
         final = self._folder_of(step)
         if final.exists():
-            shutil.rmtree(final)
+            # Not deleted yet: ``latest`` may name it, and this process may end between two lines.
+            shutil.rmtree(_outdated(final), ignore_errors=True)
+            final.rename(_outdated(final))
         partial.rename(final)
-        _sync(self.folder)
+        sync_to_disk(self.folder)
         pointer = self.folder / "latest.partial"
         pointer.write_text(final.name + "\n", encoding="utf-8")
-        _sync(pointer)
+        sync_to_disk(pointer)
         pointer.replace(self.folder / "latest")
-        _sync(self.folder)
-        self._drop_old()
+        sync_to_disk(self.folder)
+        shutil.rmtree(_outdated(final), ignore_errors=True)
+        self._drop_old(final.name)
 
     def _folder_of(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
     def _whole_folders(self) -> list[str]:
-        found = self.folder.glob("step-*")
-        return sorted(
-            path.name
-            for path in found
-            if path.name.removeprefix("step-").isdigit() and (path / INDEX_FILE).is_file()
-        )
+        found = (path for path in self.folder.glob("step-*") if (path / INDEX_FILE).is_file())
+        names = {path.name.removesuffix(_OUTDATED) for path in found}
+        return sorted(name for name in names if name.removeprefix("step-").isdigit())
 
-    def _drop_old(self) -> None:
-        for name in self._whole_folders()[: -self.keep_last]:
+    def _drop_old(self, newest: str) -> None:
+        """Drop what nobody asked to keep; the newest may have a lower number after a step back."""
+        others = [name for name in self._whole_folders() if name != newest]
+        for name in others[: max(0, len(others) + 1 - self.keep_last)]:
             step = int(name.removeprefix("step-"))
             if self.keep_every is None or step % self.keep_every:
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                for folder in (self.folder / name, _outdated(self.folder / name)):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _outdated(folder: Path) -> Path:
+    """Where a checkpoint lies while another takes its place."""
+    return folder.with_name(folder.name + _OUTDATED)
 
 
 def _reason(error: BaseException) -> str:
@@ -288,11 +300,3 @@ def _reason(error: BaseException) -> str:
         told = [f"rank {rank}: {failure[0]}" for rank, failure in sorted(failures.items())]
         return f"{'; '.join(told[:MAX_NAMED])}{'; ...' if len(told) > MAX_NAMED else ''}"
     return f"{type(error).__name__}: {error}"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

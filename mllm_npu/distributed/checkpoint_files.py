@@ -7,6 +7,7 @@ ranks on each of them. Here the index says where every piece lies, so a rank ope
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,3 +140,12 @@ def stored_shapes(folder: Path) -> dict[str, StoredShape]:
         name: StoredShape(shape=torch.Size(stored["shape"]), dtype=getattr(torch, stored["dtype"]))
         for name, stored in read_index(folder).items()
     }
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the list of a folder, is on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

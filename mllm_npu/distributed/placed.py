@@ -69,6 +69,8 @@ class Placed:
             self.module.to(self.device)
         else:
             _move_buffers(self.module, self.device)
+            # Else the part that is called first would take itself for the whole.
+            self.module._get_fsdp_state()._lazy_init()  # type: ignore[operator]
         if self.replicated:
             self._call = _replicate(self.module)
         self.module.compute_on(self.device)  # type: ignore[operator]
@@ -118,6 +120,7 @@ class Placed:
             if isinstance(self.module, FSDPModule):
                 # Else the parameters around the blocks stay gathered as they are now.
                 self.module.reshard()
+                _forget_calls(self.module)
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:
@@ -135,6 +138,8 @@ class Placed:
                 part.reshard()
                 resharded = self.reshard_after_forward and part is not self.module
                 part.set_reshard_after_forward(resharded, recurse=False)
+            if isinstance(self.module, FSDPModule):
+                _forget_calls(self.module)
 
     def _note_blocks(self) -> None:
         """Note every block as it begins, in both directions; what waits there waits for ranks."""
@@ -159,6 +164,14 @@ class Placed:
 
 def _is_sharded(part: nn.Module) -> bool:
     return isinstance(part, FSDPModule)
+
+
+def _forget_calls(module: FSDPModule) -> None:
+    """Drop the order of calls without a backward pass.
+
+    The next backward pass would gather ahead by it, and ranks may have called unequally often.
+    """
+    module._get_fsdp_state()._comm_ctx.post_forward_order.clear()
 
 
 def _move_buffers(module: nn.Module, device: torch.device) -> None:

@@ -85,6 +85,7 @@ def _fill(update: Any, rows: Tensor, beside: Tensor) -> None:
         _local(slot).copy_(rows)
         return
     device = _local(beside).device
-    rows = rows.to(device, slot.dtype)
-    value = from_own_rows(rows, slot, device) if isinstance(slot, DTensor) else rows.clone()
+    # A copy: rows of a whole would keep the whole, and sharded ones cannot be copied later.
+    rows = rows.to(device, slot.dtype, copy=True)
+    value = from_own_rows(rows, slot, device) if isinstance(slot, DTensor) else rows
     update.weight = nn.Parameter(value, requires_grad=slot.requires_grad)

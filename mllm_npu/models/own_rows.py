@@ -40,9 +40,12 @@ def from_own_rows(rows: Tensor, slot: DTensor, device: torch.device | None = Non
         slot: gives shape and placement.
         device: where the rows go; None: the type of device the ranks compute on.
     """
-    target = device or torch.device(slot.device_mesh.device_type)
+    own = rows.to(device or torch.device(slot.device_mesh.device_type)).contiguous()
+    if own.untyped_storage().nbytes() != own.nbytes:
+        # A view of something larger keeps all of it, and goes into no checkpoint.
+        own = own.clone()
     return DTensor.from_local(
-        rows.to(target).contiguous(),
+        own,
         slot.device_mesh,
         slot.placements,
         run_check=False,

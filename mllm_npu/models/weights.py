@@ -237,7 +237,9 @@ def fill_named(model: nn.Module, read: Callable[[str, Tensor], Tensor | None]) -
         if id(slot) not in placed:
             value = read(name, slot)
             if value is not None:
-                _put(model, name, value.to(slot.dtype), placed)
+                # Updates are folded in at the precision they were trained in.
+                exact = _ADAPTER_MARK in name
+                _put(model, name, value if exact else value.to(slot.dtype), placed)
     _tie(model, slots, placed)
     restore_buffers(model)
 

@@ -1,9 +1,10 @@
 """Causal attention over sequences packed end to end, and over rows that extend a key-value cache.
 
 The truth is `packed_attention_reference`: one sequence after the other. The way that is used
-gathers the sequences into right-padded rows grouped by length, runs the fused kernel on each group
-and gathers the tokens back. A causal row needs no mask for padding on its right, so no mask of the
-size of the pack exists anywhere.
+gathers the sequences into right-padded rows grouped by length, attends in each group by the
+device's fused kernel (or, on a CPU, by blocks of matrix products) and gathers the tokens back. A
+causal row needs no mask for padding on its right, so no mask of the size of the pack exists
+anywhere.
 
 Shape letters: T packed tokens, H query heads, J key heads, E head width, B rows of a dense batch,
 Q new tokens of a row, K tokens of a row in the cache.
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mllm_npu.ops.causal_blocks import attend_in_blocks, suits_blocks
+from mllm_npu.ops.causal_blocks import attend_in_blocks, in_compute_dtype, suits_blocks
 from mllm_npu.ops.packing import Packing, to_rows, to_tokens
 
 NEVER_VISIBLE = 2**31 - 1
@@ -52,12 +53,13 @@ def packed_attention(
         float [T, H, E of the values].
     """
     sizes = [group.num_sequences * group.length for group in packing.groups]
-    rows = (to_rows(part, packing).split(sizes) for part in (q_THE, k_TJE, v_TJE))
+    # Narrowed before they are copied, not by the kernel afterwards.
+    parts = (in_compute_dtype(part) for part in (q_THE, k_TJE, v_TJE))
+    rows = (torch.split(to_rows(part, packing), sizes) for part in parts)
     outputs = []
-    for group, *parts in zip(packing.groups, *rows, strict=True):
-        q, k, v = (
-            part.unflatten(0, (group.num_sequences, group.length)).transpose(1, 2) for part in parts
-        )
+    for group, *own in zip(packing.groups, *rows, strict=True):
+        shape = (group.num_sequences, group.length)
+        q, k, v = (part.view(*shape, *part.shape[1:]).transpose(1, 2) for part in own)
         mask = (
             band_mask(group.length, window, q.device)
             if window is not None and window < group.length
@@ -122,7 +124,7 @@ def attend(
     dropout: float = 0.0,
     softcap: float | None = None,
 ) -> Tensor:
-    """Attend in dense rows with grouped key heads, by the fused kernel where it can.
+    """Attend in dense rows with grouped key heads, the fastest way the device has.
 
     Args:
         q_BHQE: queries.

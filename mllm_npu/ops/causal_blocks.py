@@ -40,15 +40,17 @@ def attend_in_blocks(q_BHQE: Tensor, k_BHQE: Tensor, v_BHQV: Tensor, *, scale: f
     Returns:
         float [B, H, Q, V], in the dtype of autocast where it is on.
     """
-    kind = q_BHQE.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else v_BHQV.dtype
-    rows = (
-        part.to(dtype, memory_format=torch.contiguous_format).contiguous().flatten(0, 1)
-        for part in (q_BHQE, k_BHQE, v_BHQV)
-    )
-    with torch.autocast(kind, enabled=False):
+    rows = (in_compute_dtype(part).contiguous().flatten(0, 1) for part in (q_BHQE, k_BHQE, v_BHQV))
+    with torch.autocast(q_BHQE.device.type, enabled=False):
         out_NLV: Tensor = _CausalBlocks.apply(*rows, scale)  # type: ignore[no-untyped-call]
-    return out_NLV.unflatten(0, q_BHQE.shape[:2])
+    return out_NLV.view(*q_BHQE.shape[:3], -1)
+
+
+def in_compute_dtype(tensor: Tensor) -> Tensor:
+    """The same values in the dtype of autocast, where that is on for the tensor's device."""
+    kind = tensor.device.type
+    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return tensor.to(torch.get_autocast_dtype(kind)) if is_on else tensor
 
 
 class _CausalBlocks(torch.autograd.Function):
@@ -64,27 +66,30 @@ class _CausalBlocks(torch.autograd.Function):
             scores_NBK[:, :, start:].add_(later_BB[:size, :size])
             shares_NBK = scores_NBK.softmax(-1)
             outputs.append(shares_NBK @ v_NLV[:, :end])
-            kept.append(shares_NBK)
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(q_NLE, k_NLE, v_NLV, *kept)
-            ctx.scale = scale
+            if any(ctx.needs_input_grad):
+                kept.append(shares_NBK)
+        ctx.save_for_backward(q_NLE, k_NLE, v_NLV, *kept)
+        ctx.scale = scale
         return torch.cat(outputs, 1)
 
     @staticmethod
     def backward(ctx: Any, grad_NLV: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q_NLE, k_NLE, v_NLV, *kept = ctx.saved_tensors
         grad_NLV = grad_NLV.contiguous()
-        grad_q, grad_k, grad_v = [], torch.zeros_like(k_NLE), torch.zeros_like(v_NLV)
-        for (start, end), shares_NBK in zip(_bounds(q_NLE.shape[1]), kept, strict=True):
+        length = q_NLE.shape[1]
+        grad_q, grad_k, grad_v = [], torch.empty_like(k_NLE), torch.empty_like(v_NLV)
+        # The last block sees all keys, so it is the first to write and the others add.
+        for (start, end), shares_NBK in reversed([*zip(_bounds(length), kept, strict=True)]):
+            beta = int(end < length)
             grad_NBV = grad_NLV[:, start:end]
             grad_NBK = grad_NBV @ _transposed(v_NLV[:, :end])
             grad_NBK = torch._softmax_backward_data(grad_NBK, shares_NBK, -1, grad_NBK.dtype)
             grad_q.append(_product(grad_NBK, k_NLE[:, :end], ctx.scale))
-            grad_v[:, :end].baddbmm_(shares_NBK.transpose(1, 2), grad_NBV)
+            grad_v[:, :end].baddbmm_(shares_NBK.transpose(1, 2), grad_NBV, beta=beta)
             grad_k[:, :end].baddbmm_(
-                grad_NBK.transpose(1, 2), q_NLE[:, start:end], alpha=ctx.scale
+                grad_NBK.transpose(1, 2), q_NLE[:, start:end], beta=beta, alpha=ctx.scale
             )
-        return torch.cat(grad_q, 1), grad_k, grad_v, None
+        return torch.cat(grad_q[::-1], 1), grad_k, grad_v, None
 
 
 def _bounds(length: int) -> Iterator[tuple[int, int]]:

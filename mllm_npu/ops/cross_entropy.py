@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 MAX_LOGITS = 2**27
 """Logits held at once, 256 MiB in bfloat16, and their gradients beside them; what is more goes in
 chunks that are computed again."""
-_WIDENED = 2**21
+_WIDENED = 2**20
 """Logits held in float32 at once, few enough to stay in a processor's cache."""
 
 
@@ -81,11 +81,12 @@ class _Losses(torch.autograd.Function):
         parts = _split(logits_NW, targets_N, grad_N.float(), grad_NW)
         for logits, targets, grad, out in zip(*parts, strict=True):
             shares = logits.softmax(-1, dtype=torch.float32)
-            shares.scatter_add_(1, targets[:, None], shares.new_full((1, 1), -1.0).expand(len(shares), 1))
+            places = targets[:, None]
+            shares.scatter_(1, places, shares.gather(1, places) - 1)
             torch.mul(shares, grad[:, None], out=out)
         return grad_NW, None
 
 
 def _split(logits_NW: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
     rows = max(1, _WIDENED // logits_NW.shape[-1])
-    return [part.split(rows) for part in (logits_NW, *others)]
+    return [torch.split(part, rows) for part in (logits_NW, *others)]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -50,7 +51,7 @@ def dump_fault(folder: Path, fault: Fault, *, rank: int) -> Path:
         (target / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         for number, batch in enumerate(fault.outcome.batches):
             save_file(_tensors(batch), target / f"batch-{number}.safetensors")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DataError(
             f"The batch of step {fault.outcome.step} was to be written to {target}: {error}. Make "
             "room on its disk, or set train.faults.most_dumps=0."

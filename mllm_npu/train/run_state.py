@@ -28,6 +28,9 @@ class Batches(Protocol):
     def skipped(self) -> Mapping[str, int]:
         """Samples of this rank that were left out since the start, by reason."""
 
+    def preview(self) -> Iterator[Batch]:
+        """Batches from the start on, equal on every rank and for every number of ranks."""
+
     def rehearsal(self) -> list[Batch]:
         """Packs to try before a run, a small one and the largest; the position stays."""
 

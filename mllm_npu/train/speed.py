@@ -39,10 +39,14 @@ def start_throughput(
     """
     if not count_flops:
         return Throughput(num_ranks=num_ranks, copies=copies, tokens_per_pack=tokens_per_pack)
-    peak = peak_flops(device, compute_dtype)
+
+    def ask_peak() -> float | None:
+        peak = peak_flops(device, compute_dtype)
+        return None if peak is None else peak.flops
+
     return Throughput(
         costs=measure_costs(objective, recompute=dict.fromkeys(_BLOCKS, _AGAIN[recompute])),
-        peak=None if peak is None else peak.flops,
+        peak=ask_peak,
         num_ranks=num_ranks,
         copies=copies,
         tokens_per_pack=tokens_per_pack,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,8 @@ class Throughput:
 
     Args:
         costs: what the parts of the model cost; None counts no FLOPs.
-        peak: FLOPs per second one rank can do at best; None where that is unknown.
+        peak: FLOPs per second one rank can do at best, asked anew at every log because a CPU's
+            depends on its threads; None where that is unknown.
         num_ranks: over which ``work`` is summed.
         copies: ranks that see the same batch because they share its sequences.
         tokens_per_pack: room of a batch, whose unused part counts as padding; None counts none.
@@ -32,7 +33,7 @@ class Throughput:
         self,
         *,
         costs: Costs | None = None,
-        peak: float | None = None,
+        peak: Callable[[], float | None] | None = None,
         num_ranks: int = 1,
         copies: int = 1,
         tokens_per_pack: int | None = None,
@@ -247,8 +248,9 @@ class Throughput:
             "flops_per_second": total / elapsed,
             "flops_share": {name: value / total for name, value in parts.items()},
         }
-        if self.peak:
-            most = self.peak * self.num_ranks * elapsed
+        peak = None if self.peak is None else self.peak()
+        if peak:
+            most = peak * self.num_ranks * elapsed
             found |= {"mfu": total / most, "hfu": done["hardware_flops"] / most}
         return found
 

@@ -210,7 +210,8 @@ class Trainer:
             raise
 
     def _after_step(self) -> None:
-        if self.step % self.log_every == 0:
+        if self.step % self.log_every == 0 or self.step == self.max_steps:
+            # The last one too: what rolls the run back must do so while it goes on.
             self._look()
         self.observer.measure(self.step, self.placed, is_last=self.step == self.max_steps)
         if self.step % self.checkpoint_every == 0:
@@ -238,12 +239,9 @@ class Trainer:
             self.recorder.start(self.step, self.max_steps)
 
     def _prepare(self) -> None:
-        """What the objective measures before the first step; its batches come again."""
-        position = self.batches.state_dict()
+        """What the objective measures before the first step, on data that all ranks see alike."""
         with self.placed.gathered():
-            self.objective.prepare(iter(self.batches))
-        self.batches.load_state_dict(position)
-        # Each rank has measured its own data.
+            self.objective.prepare(self.batches.preview())
         self.mesh.broadcast(self.objective.buffers())
 
     def _rehearse(self) -> None:

@@ -1,8 +1,10 @@
 """Every YAML that is shipped composes, and every model it describes builds without memory."""
 
 import json
+import re
 import subprocess
 import sys
+from itertools import takewhile
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from mllm_npu.errors import ConfigError
 from mllm_npu.models.lora import is_adapter
 
 FILES = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
-ADDED = {"lora", "train/schedule"}
+ADDED = {"lora"}
 """Groups that are absent unless they are asked for."""
 LANGUAGE = {"model_type": "llama", "hidden_size": 96, "vocab_size": 32000}
 VISION = {
@@ -145,6 +147,20 @@ def test_what_is_adapted_and_trained_is_there(file, compose):
         optimizer.build(objective.trained_parameters())
     updates = {name for name, _ in model.named_parameters() if is_adapter(name)}
     assert updates <= set(objective.trained_parameters())
+
+
+EXPERIMENTS = [file for file in FILES if file.startswith("experiment/")]
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS)
+def test_every_experiment_says_what_it_is_and_how_it_is_run(file):
+    package, *lines = (CONFIG_FOLDER / file).read_text(encoding="utf-8").splitlines()
+    opening = list(takewhile(lambda line: line.startswith("#"), lines))
+    assert package == "# @package _global_"
+    assert opening[0].startswith("# ")
+    name = file.removeprefix("experiment/").removesuffix(".yaml")
+    command = re.compile(rf"#   mllm-npu train experiment={re.escape(name)}( |$)")
+    assert any(command.match(line) for line in opening), opening
 
 
 def test_an_option_that_does_not_exist_is_refused():

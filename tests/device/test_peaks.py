@@ -91,8 +91,12 @@ def test_the_best_product_of_a_cpu_counts(monkeypatch):
 
     monkeypatch.setattr(peaks, "_CPU_SECONDS", 0.65)
     monkeypatch.setattr(peaks.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(peaks.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(peaks.torch, "get_num_threads", lambda: 1)
+    peaks._measure_threads.cache_clear()
     monkeypatch.setattr(peaks.torch, "mm", multiply)
     peak = peak_flops(CPU, torch.bfloat16)
     assert products == [(size, torch.bfloat16) for size in (1024, 2048, 1024)]
     assert peak.flops == pytest.approx(2 * 2048**3 / 0.4)
     assert "product of 2048 x 2048 in torch.bfloat16" in peak.source
+    peaks._measure_threads.cache_clear()

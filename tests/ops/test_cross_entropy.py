@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from mllm_npu.ops import cross_entropy as module
 from mllm_npu.ops.cross_entropy import cross_entropy, cross_entropy_reference
 
 VOCAB = 11
@@ -56,3 +57,27 @@ def test_the_single_losses_are_float32_and_detached():
     assert total.dtype == per_target.dtype == torch.float32
     assert not per_target.requires_grad
     assert total.item() == pytest.approx(per_target.sum().item())
+
+
+@pytest.mark.parametrize("widened", [1, 3 * VOCAB, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_number_of_rows_at_once_gives_the_same(monkeypatch, widened, dtype):
+    monkeypatch.setattr(module, "_WIDENED", widened)
+    logits = torch.randn(7, VOCAB).to(dtype)
+    targets = torch.randint(0, VOCAB, (7,))
+    ours, slow = (logits.clone().requires_grad_() for _ in range(2))
+    total, per_target = cross_entropy(ours, targets, nn.Identity(), vocab_size=VOCAB)
+    losses = cross_entropy_reference(slow, targets, nn.Identity())
+    torch.testing.assert_close(per_target, losses.detach())
+    (total * 0.3).backward()
+    (losses.sum() * 0.3).backward()
+    assert ours.grad.dtype == dtype
+    torch.testing.assert_close(ours.grad, slow.grad)
+
+
+def test_a_target_that_is_almost_impossible_has_a_finite_loss():
+    logits = torch.tensor([[0.0, 200.0]], requires_grad=True)
+    total, _ = cross_entropy(logits, torch.tensor([0]), nn.Identity(), vocab_size=2)
+    total.backward()
+    assert total.item() == pytest.approx(200)
+    assert logits.grad.tolist() == [[-1.0, 1.0]]

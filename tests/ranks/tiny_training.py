@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,27 +60,43 @@ class TinyBatches:
     Args:
         mesh: whose ranks share the packs out.
         bad: numbers of packs that hold a value that is no number.
+        left_out: numbers of packs that are passed over.
         kinds: in turn.
     """
 
     def __init__(
-        self, mesh: Mesh, *, bad: tuple[int, ...] = (), kinds: tuple[str, ...] = KINDS
+        self,
+        mesh: Mesh,
+        *,
+        bad: tuple[int, ...] = (),
+        left_out: tuple[int, ...] = (),
+        kinds: tuple[str, ...] = KINDS,
     ) -> None:
-        self.mesh, self.bad, self.kinds = mesh, tuple(bad), tuple(kinds)
+        self.mesh, self.bad, self.left_out, self.kinds = mesh, bad, left_out, kinds
         self.consumed = 0
         self.skipped: dict[str, int] = {}
+
+    def pack(self, number: int) -> Batch:
+        batch = batch_of(self.kinds[number % len(self.kinds)], number)
+        keys = tuple(f"{number}-{key}" if key else "" for key in batch.keys)
+        batch = dataclasses.replace(batch, keys=keys)
+        if number not in self.bad:
+            return batch
+        positions = torch.full_like(batch.tile_positions, float("nan"))
+        return dataclasses.replace(batch, tile_positions=positions)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             number = self.consumed + self.mesh.data_rank
             self.consumed += self.mesh.data_size
-            batch = batch_of(self.kinds[number % len(self.kinds)], number)
-            keys = tuple(f"{number}-{key}" if key else "" for key in batch.keys)
-            batch = dataclasses.replace(batch, keys=keys)
-            if number in self.bad:
-                positions = torch.full_like(batch.tile_positions, float("nan"))
-                batch = dataclasses.replace(batch, tile_positions=positions)
-            yield batch
+            if number not in self.left_out:
+                yield self.pack(number)
+
+    def preview(self) -> Iterator[Batch]:
+        return map(self.pack, count())
+
+    def rehearsal(self) -> list[Batch]:
+        return [self.pack(0)]
 
     def state_dict(self) -> dict[str, Any]:
         return {"consumed": self.consumed}
@@ -91,7 +108,7 @@ class TinyBatches:
 def make_objective(name: str) -> Objective:
     """One of the objectives over the tiny model, by name; its values follow from the seed."""
     torch.manual_seed(0)
-    model = tiny_seed(normalize=name in ("cached", "decoder"))
+    model = tiny_seed(normalize=name == "cached")
     cache = FeatureCache(max_gib=0.01)
     match name:
         case "everything":
@@ -116,7 +133,7 @@ def make_objective(name: str) -> Objective:
             reading = ["vision_encoder.*", "projector.*", "language_model.*"]
             return VisionObjective(model=model, trainable=reading, text="caption")
         case "decoder":
-            return DecoderObjective(model=model, feature_cache=cache, calibration_batches=4)
+            return DecoderObjective(model=model, feature_cache=cache)
     raise AssertionError(name)
 
 

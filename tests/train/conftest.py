@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, ClassVar
 
 import pytest
@@ -239,6 +240,12 @@ class FakeBatches:
         while self.end is None or self.consumed < self.end:
             self.consumed += 1
             yield build_batch(self.kinds, seed=self.consumed)
+
+    def preview(self) -> Iterator[Batch]:
+        return (build_batch(self.kinds, seed=number) for number in count(1))
+
+    def rehearsal(self) -> list[Batch]:
+        return [build_batch(self.kinds[:2], seed=1), build_batch(self.kinds, seed=1)]
 
     def state_dict(self) -> dict[str, Any]:
         return {"name": self.name, "consumed": self.consumed}

@@ -1,8 +1,12 @@
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from mllm_npu.errors import CheckpointError, ConfigError
+from mllm_npu.errors import ConfigError
 from mllm_npu.train.ema import Ema
 
 
@@ -30,13 +34,45 @@ def test_apply_puts_the_averages_in_place():
 
 
 def test_goes_on_from_loaded_averages():
+    """A checkpoint fills the averages in place and sets the number of updates."""
     weight = nn.Parameter(torch.ones(2))
     ema = Ema({"weight": weight}, decay=0.5)
-    ema.load({"weight": torch.full((2,), 3.0)}, num_updates=100)
+    ema.averages["weight"].fill_(3.0)
+    ema.num_updates = 100
     ema.update()
     assert ema.averages["weight"].tolist() == [2.0, 2.0]
-    with pytest.raises(CheckpointError, match="other"):
-        ema.load({"other": torch.ones(2)}, num_updates=0)
+    assert ema.num_updates == 101
+
+
+def test_averages_are_copies_and_keep_no_graph():
+    weight = nn.Parameter(torch.ones(2))
+    ema = Ema({"weight": weight}, decay=0.5)
+    with torch.no_grad():
+        weight.fill_(5.0)
+    assert ema.averages["weight"].tolist() == [1.0, 1.0]
+    (weight * 2).sum().backward()
+    ema.update()
+    assert not ema.averages["weight"].requires_grad
+
+
+def test_each_rank_averages_the_rows_it_holds():
+    """The place of a sharded average is that of its weight; ranks are simulated."""
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=4)
+    try:
+        ranks = init_device_mesh("cpu", (4,))
+        whole = nn.Parameter(distribute_tensor(torch.arange(8.0).view(8, 1), ranks, [Shard(0)]))
+        ema = Ema({"weight": whole}, decay=0.5)
+        own = whole.detach().to_local()
+        before = own.clone()
+        own.add_(10.0)
+        ema.update()
+        average = ema.averages["weight"]
+        assert isinstance(average, DTensor)
+        assert average.placements == whole.placements
+        # 1 - min(0.5, 1 / 10) of the way.
+        torch.testing.assert_close(average.to_local(), before + 9.0)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from mllm_npu.errors import CheckpointError, ConfigError, TrainingError
+from mllm_npu.errors import ConfigError, TrainingError
 from mllm_npu.train.optimizer import (
     AdamW,
-    load_optimizer_tensors,
+    initialise_state,
     optimizer_tensors,
     set_learning_rate,
 )
@@ -78,41 +78,71 @@ def test_factor_applies_to_the_peak_of_each_group():
     assert rates["head.weight"] == pytest.approx(0.025)
 
 
-def test_state_by_name_continues_exactly_even_in_other_groups():
+@pytest.mark.parametrize("fused", [True, False])
+def test_state_by_name_continues_exactly_even_in_other_groups(fused):
     module, other = make_module(), make_module()
-    optimizer = AdamW(lr=0.1).build(dict(module.named_parameters()))
+    optimizer = AdamW(lr=0.1, fused=fused).build(dict(module.named_parameters()))
     step(module, optimizer)
     state = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer).items()}
     assert "exp_avg/encoder.weight" in state
     other.load_state_dict(module.state_dict())
     # The order of the parameters differs, the settings do not.
     names = ["head.bias", "encoder.weight", "head.weight", "encoder.bias"]
-    resumed = AdamW(lr=0.1).build({name: other.get_parameter(name) for name in names})
-    load_optimizer_tensors(resumed, state)
+    resumed = AdamW(lr=0.1, fused=fused).build({name: other.get_parameter(name) for name in names})
+    initialise_state(resumed)
+    slots = optimizer_tensors(resumed)
+    assert slots.keys() == state.keys()
+    for name, slot in slots.items():
+        slot.copy_(state[name])
     step(module, optimizer)
     step(other, resumed)
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, other.get_parameter(name))
 
 
-def test_a_parameter_without_gradients_has_no_state():
-    module = make_module()
-    optimizer = AdamW(lr=0.1).build(dict(module.named_parameters()))
-    module["head"](torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    state = optimizer_tensors(optimizer)
-    assert {name.split("/")[1] for name in state} == {"head.weight", "head.bias"}
-    load_optimizer_tensors(optimizer, state)
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_made_beforehand_is_what_the_optimizer_makes_itself(fused, dtype):
+    modules = [make_module().to(dtype) for _ in range(2)]
+    optimizers = [
+        AdamW(lr=0.1, fused=fused).build(dict(module.named_parameters())) for module in modules
+    ]
+    initialise_state(optimizers[0])
+    made = optimizer_tensors(optimizers[0])
+    assert len(made) == 3 * 4
+    assert not any(tensor.any() for tensor in made.values())
+    for module, optimizer in zip(modules, optimizers, strict=True):
+        for parameter in module.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    one, other = (optimizer_tensors(optimizer) for optimizer in optimizers)
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name])
+        assert (tensor.dtype, tensor.device) == (other[name].dtype, other[name].device)
+    for name, parameter in modules[0].named_parameters():
+        assert torch.equal(parameter, modules[1].get_parameter(name))
 
 
-def test_refuses_state_of_other_parameters():
+def test_state_that_is_there_is_left_alone():
     module = make_module()
     optimizer = AdamW(lr=0.1).build(dict(module.named_parameters()))
     step(module, optimizer)
+    before = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer).items()}
+    initialise_state(optimizer)
+    assert all(torch.equal(t, before[name]) for name, t in optimizer_tensors(optimizer).items())
+
+
+def test_a_parameter_without_gradients_keeps_its_weights_and_state():
+    module = make_module()
+    optimizer = AdamW(lr=0.1, weight_decay=0.5).build(dict(module.named_parameters()))
+    initialise_state(optimizer)
+    before = module["encoder"].weight.detach().clone()
+    module["head"](torch.ones(1, 2)).sum().backward()
+    optimizer.step()
     state = optimizer_tensors(optimizer)
-    head = AdamW(lr=0.1).build(dict(module["head"].named_parameters(prefix="head")))
-    with pytest.raises(CheckpointError, match=r"encoder\.weight"):
-        load_optimizer_tensors(head, state)
+    assert (state["step/encoder.weight"], state["step/head.weight"]) == (0.0, 1.0)
+    assert torch.equal(module["encoder"].weight, before)
 
 
 def test_refuses_nothing_to_train_and_patterns_without_match():

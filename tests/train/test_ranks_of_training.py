@@ -30,7 +30,10 @@ ON_FOUR = {
     "fsdp2 of 4": {"parallel": FSDP},
     "sequence of 4": {"parallel": FSDP | {"sequence_size": 2}},
     "hsdp sequence": {"parallel": {"kind": "hsdp", "replicas": 2, "sequence_size": 2}},
-    **{f"fsdp2 of 4 {name}": {"parallel": FSDP, "objective": name} for name in OBJECTIVES},
+    **{
+        f"fsdp2 of 4 {name}": {"parallel": FSDP, "objective": name}
+        for name in ("cached", "contrast", "decoder")
+    },
 }
 ALONE = {
     "everything": {},
@@ -54,19 +57,21 @@ def runs(tmp_path_factory):
 
 
 def shortened(recipe):
-    return {**recipe, "max_steps": 3, "packs_per_step": 4}
+    short = {"max_steps": 2, "packs_per_step": 4, "checkpoints": {"asynchronous": False}}
+    return recipe | short
 
 
 @pytest.mark.parametrize("name", [name for name in ON_TWO | ON_FOUR if name not in NOT_FLOAT32])
 def test_losses_gradients_and_weights_are_those_of_one_process(runs, name):
     reference = runs / (ON_TWO | ON_FOUR)[name].get("objective", "everything")
     expected, found = metrics(reference), metrics(runs / name)
-    assert [line["step"] for line in found] == [1, 2, 3]
+    assert [line["step"] for line in found] == [1, 2]
     for one, other in zip(expected, found, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-6)
         assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
         assert other["terms"] == pytest.approx(one["terms"], rel=1e-5)
-        assert other["loss_per_task"] == pytest.approx(one["loss_per_task"], rel=1e-5)
+        for means in ("loss_per_task", "drawn_loss_per_source"):
+            assert other.get(means, {}) == pytest.approx(one.get(means, {}), rel=1e-5)
     weights = comparable(stored(reference))
     spread = comparable(stored(runs / name))
     assert set(spread) == set(weights)
@@ -97,7 +102,16 @@ def test_every_objective_moves_what_it_trains(runs):
     """Otherwise all of the above would hold for runs that do nothing."""
     for name in ("everything", *OBJECTIVES):
         tensors = stored(runs / name)
-        moved = [key for key in tensors if key.startswith("optimizer/exp_avg/")]
-        assert moved
-        assert all(tensors[key].abs().sum() > 0 for key in moved if "lora_A" not in key), name
+        moments = {key: t for key, t in tensors.items() if key.startswith("optimizer/exp_avg/")}
+        still = [key for key, moment in moments.items() if not moment.abs().sum()]
+        assert len(still) < len(moments) / 2, still
         assert metrics(runs / name)[0]["grad_norm"] > 1e-3
+
+
+def test_the_scale_of_drawn_features_is_measured_alike(runs):
+    """Before step 1, by an encoder whose parameters are sharded, on packs that all ranks see."""
+    scale = stored(runs / "cached")["objective/model.drawn_features.std"]
+    assert not torch.equal(scale, torch.ones_like(scale))
+    for name in ("ddp cached", "fsdp2 cached", "fsdp2 of 4 cached"):
+        found = stored(runs / name)["objective/model.drawn_features.std"]
+        torch.testing.assert_close(found, scale)

@@ -114,7 +114,7 @@ CHOSEN = {
 
 @pytest.mark.parametrize(("option", "kind"), CHOSEN.items())
 def test_an_option_changes_the_shape_and_keeps_warm_up_and_floor(option, kind):
-    typed = ["train=published", f"+train/schedule={option}", "train.schedule.floor=0.5"]
+    typed = ["train=published", f"train/schedule={option}", "train.schedule.floor=0.5"]
     schedule = build_part(load_config("training", typed).train.schedule)
     assert type(schedule) is kind
     assert schedule.warmup_steps == 500

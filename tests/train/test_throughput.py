@@ -157,7 +157,7 @@ def costs():
 def test_utilisation_is_flops_over_what_all_ranks_could_do(clock, costs):
     batch = tiny_batch()
     flops = costs.of([batch])
-    throughput = Throughput(costs=costs, peak=1e9, num_ranks=2)
+    throughput = Throughput(costs=costs, peak=lambda: 1e9, num_ranks=2)
     step(throughput, clock, [batch])
     with throughput.evaluating():
         clock.spend(50.0)
@@ -180,7 +180,7 @@ def test_without_a_known_peak_there_is_no_utilisation(clock, costs):
     assert "hfu" not in rates
     assert rates["flops_per_second"] > 0
     assert not {"flops_per_second", "flops_share", "mfu"} & set(throughput.rates({}))
-    without = Throughput(peak=1e9)
+    without = Throughput(peak=lambda: 1e9)
     step(without, clock, [tiny_batch()])
     assert not {"flops_per_second", "flops_share", "mfu"} & set(without.rates(without.work()))
 
@@ -235,10 +235,10 @@ def test_totals_are_those_of_all_ranks(clock, make_batch):
 
 
 def test_a_throughput_goes_on_from_a_checkpoint_with_its_settings(clock, costs):
-    first = Throughput(costs=costs, peak=1e9, num_ranks=2, copies=2, tokens_per_pack=64)
+    first = Throughput(costs=costs, peak=lambda: 1e9, num_ranks=2, copies=2, tokens_per_pack=64)
     step(first, clock, [tiny_batch()])
     state = first.state()
-    again = Throughput(costs=costs, peak=1e9, num_ranks=2, copies=2, tokens_per_pack=64)
+    again = Throughput(costs=costs, peak=lambda: 1e9, num_ranks=2, copies=2, tokens_per_pack=64)
     clock.spend(5.0)  # until the weights are read
     resumed = again.resumed(state)
     assert (resumed.seconds, resumed.cpu_seconds) == (4.0, 8.0)

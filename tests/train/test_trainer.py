@@ -218,9 +218,7 @@ def test_a_checkpoint_of_another_choice_of_parameters_is_refused(make):
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(make):
-    trainer = make(
-        log_every=100, checkpoint_every=4, faults=FaultPolicy(not_finite="stop")
-    )
+    trainer = make(log_every=100, checkpoint_every=4, faults=FaultPolicy(not_finite="stop"))
     stop_after_bad = trainer.recorder.advance
 
     def poison(done):

@@ -121,8 +121,9 @@ class Contrast(nn.Module):
         self.attention = nn.Linear(vision_width, 1)
         self.vision_projection = nn.Linear(vision_width, width)
         self.text_projection = nn.Linear(text_tower.width, width)
-        self.log_scale = nn.Parameter(torch.tensor(first_log_scale))
-        self.bias = nn.Parameter(torch.tensor(first_bias))
+        # One element each and not 0-d, which could not be sharded.
+        self.log_scale = nn.Parameter(torch.tensor([first_log_scale]))
+        self.bias = nn.Parameter(torch.tensor([first_bias]))
 
     def forward(self, features_IKV: Tensor, pairs: PictureTexts) -> Tensor:
         """Sum over all pairs of a picture and a text, 0-d; 0 for a made-up pair.

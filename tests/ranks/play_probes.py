@@ -1,0 +1,116 @@
+"""What probes find on several ranks, and what becomes of training behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_training import EVERYTHING, TinyBatches, make_objective, metrics
+
+from mllm_npu.distributed.checkpoint import Checkpoints
+from mllm_npu.distributed.parallel import Parallel
+from mllm_npu.distributed.placed import Placed
+from mllm_npu.evaluate.live import LiveTasks
+from mllm_npu.evaluate.task import Example, Task
+from mllm_npu.inference.events import Reply
+from mllm_npu.inference.options import GenerationOptions
+from mllm_npu.models.tiny import NUM_QUERIES, TILE_SIZE, tiny_seed
+from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.chat_template import ChatTemplate
+from mllm_npu.processing.conversation import ask
+from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
+from mllm_npu.processing.tokenizer import train_tokenizer
+from mllm_npu.train.objectives.mllm import MultimodalObjective
+from mllm_npu.train.optimizer import AdamW
+from mllm_npu.train.recorder import Recorder
+from mllm_npu.train.schedule import Constant
+from mllm_npu.train.trainer import Trainer
+from mllm_npu.train.validation import ValidationLoss
+
+CPU = torch.device("cpu")
+QUESTIONS = ("Draw a seven.", "Which digit is this?", "What is the sum?")
+
+
+class Sizes(Task):
+    """Scores how long a reply is and how bright its picture, so that any change shows."""
+
+    title = "Length and brightness"
+    citation = "none"
+
+    def __init__(self, *, name: str, num: int, draws: bool) -> None:
+        self.name = name
+        self.num = num
+        self.draws = draws
+
+    def examples(self) -> Sequence[Example]:
+        return [
+            Example(
+                name=f"{self.name}-{number}",
+                conversation=ask(QUESTIONS[number % len(QUESTIONS)]),
+                answer="",
+                options=GenerationOptions(
+                    max_new_tokens=2 + number,
+                    images="force" if self.draws else "forbid",
+                    image_steps=1,
+                    temperature=1.0,
+                    seed=number,
+                ),
+            )
+            for number in range(self.num)
+        ]
+
+    def score(self, example: Example, reply: Reply) -> float:
+        bright = sum(sum(picture.convert("L").tobytes()) for picture in reply.pictures)
+        return len(reply.text) / 100 + bright / 1e5 + sum(map(ord, reply.text)) / 1e5
+
+
+def make_processor() -> Processor:
+    """The one of the model of ``make_live``."""
+    tokenizer = train_tokenizer(QUESTIONS * 3, vocab_size=300)
+    add_special_tokens(tokenizer, SpecialTokens(num_slots=8, num_locations=0))
+    return Processor(
+        tokenizer=tokenizer,
+        any_resolution=AnyResolution(
+            grids=["1x1", "2x1"], tile_size=TILE_SIZE, repeat_single_tile=False
+        ),
+        chat_template=ChatTemplate(user_suffix="\n"),
+        num_read_tokens=NUM_QUERIES,
+        num_drawn_tokens=NUM_QUERIES,
+        max_tokens=120,
+    )
+
+
+def make_live(
+    folder: Path,
+    *,
+    parallel: Mapping[str, Any] | None = None,
+    questions: Mapping[str, int] | None = None,
+    every: int = 1,
+    max_steps: int = 3,
+) -> Trainer:
+    """A trainer of a model that answers questions while it trains, or of one that is not asked."""
+    recipe = Parallel(**{"kind": "single", "timeout_seconds": 30.0, **(parallel or {})})
+    mesh = recipe.start(CPU)
+    processor = make_processor()
+    torch.manual_seed(0)
+    model = tiny_seed(normalize=False)
+    model.language_model.resize_vocabulary(len(processor.tokenizer))
+    placed = recipe.shape(MultimodalObjective(model=model, trainable=EVERYTHING), mesh, CPU)
+    placed.settle()
+    tasks = [Sizes(name=n, num=num, draws=n == "draw") for n, num in (questions or {}).items()]
+    probes = {"tasks": LiveTasks(every=every, processor=processor, tasks=tasks)} if tasks else {}
+    return Trainer(
+        placed=placed,
+        batches=TinyBatches(mesh),
+        optimizer=AdamW(lr=1e-2, eps=1e-3),
+        schedule=Constant(),
+        recorder=Recorder(folder=folder, progress=False),
+        checkpoints=Checkpoints(folder=folder / "checkpoints", mesh=mesh, asynchronous=False),
+        probes=probes,
+        max_steps=max_steps,
+        packs_per_step=2,
+        log_every=1,
+    )
