@@ -112,7 +112,8 @@ class MemoryGauge:
         if self.device.type != "cpu":
             torch.accelerator.reset_peak_memory_stats(self.device)
             return
-        global _highest_gib  # noqa: PLW0603 the kernel's own mark is one per process too
+        # The kernel's own mark is one per process too.
+        global _highest_gib
         _highest_gib = peak_rss_gib()
         with contextlib.suppress(OSError):
             _CLEAR.write_text(_CLEAR_PEAK)
@@ -130,6 +131,10 @@ class MemoryGauge:
 
 
 def _address_space_gib() -> float:
-    """The limit of the process's address space, infinite where there is none."""
+    """What the process can hold until its address space is full; infinite where that has no end."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return float("inf") if limit == resource.RLIM_INFINITY else limit / _GIB
+    if limit == resource.RLIM_INFINITY:
+        return float("inf")
+    # Much is mapped and not held, such as libraries, and takes of the space all the same.
+    mapped, held = (_field_bytes(_STATUS, name) or 0 for name in ("VmSize", "VmRSS"))
+    return (limit - max(0, mapped - held)) / _GIB

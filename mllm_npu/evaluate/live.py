@@ -66,7 +66,11 @@ class LiveTasks(Probe):
         model: Any = placed.module.model
         was_training = placed.module.training
         engine = Engine(
-            model=model, processor=self.processor, device=placed.device, max_batch=self.max_batch
+            model=model,
+            processor=self.processor,
+            device=placed.device,
+            max_batch=self.max_batch,
+            moves=False,
         )
         values: dict[str, float] = {}
         pictures: dict[str, Tensor] = {}

@@ -48,6 +48,8 @@ class Engine:
         device: where the model runs.
         max_batch: requests that advance together, and pictures that are drawn together.
         window: requests that ``reply_many`` holds in memory at once.
+        moves: whether to move the model; False for one that computes there already, wherever its
+            parameters wait.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Engine:
         device: torch.device | str,
         max_batch: int = 64,
         window: int = 512,
+        moves: bool = True,
     ) -> None:
         self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
+        self.model = (model.to(self.device) if moves else model).eval()
         self.processor = processor
         self.max_batch = max_batch
         self.window = window

@@ -43,5 +43,7 @@ class RowGrowth:
         else:
             # A mixture of the old rows' deviations with random weights has their covariance.
             weights = torch.randn(added, old_WD.shape[0]) * (_SPREAD / old_WD.shape[0]) ** 0.5
-            rows = mean_D + (weights @ (table_WD - mean_D).flatten(1)).view(added, *mean_D.shape)
+            # The bias of a head has rows without a width.
+            deviations = (table_WD - mean_D).view(len(old_WD), -1)
+            rows = mean_D + (weights @ deviations).view(added, *mean_D.shape)
         return torch.cat([old_WD, rows.to(old_WD.dtype)])

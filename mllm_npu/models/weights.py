@@ -132,9 +132,11 @@ def load_weights(
     slots = {plain: slot for plain, (_, slot) in names.items()}
     gathered = gather(paths, slots, kind=type(model).__name__, lora_alpha=lora_alpha)
     values = {name: value for name, value in gathered.values.items() if name in slots}
-    for name, growth in _row_growths(model).items() if grow else ():
-        if name in values:
-            values[name].growth = growth
+    growths = _row_growths(model) if grow else {}
+    # By what is behind a name: a head that is the table may be stored under its own name.
+    by_slot = {id(slots[name]): growth for name, growth in growths.items() if name in slots}
+    for name, value in values.items():
+        value.growth = by_slot.get(id(slots[name]))
     unexpected = tuple(sorted((set(gathered.values) | set(gathered.stray)) - set(slots)))
     report = WeightsReport(
         loaded=tuple(sorted(values)),

@@ -40,7 +40,8 @@ def attend_in_blocks(q_BHQE: Tensor, k_BHQE: Tensor, v_BHQV: Tensor, *, scale: f
     Returns:
         float [B, H, Q, V], in the dtype of autocast where it is on.
     """
-    rows = (in_compute_dtype(part).contiguous().flatten(0, 1) for part in (q_BHQE, k_BHQE, v_BHQV))
+    parts = (q_BHQE, k_BHQE, v_BHQV)
+    rows = [in_compute_dtype(part).contiguous().flatten(0, 1) for part in parts]
     with torch.autocast(q_BHQE.device.type, enabled=False):
         out_NLV: Tensor = _CausalBlocks.apply(*rows, scale)  # type: ignore[no-untyped-call]
     return out_NLV.view(*q_BHQE.shape[:3], -1)

@@ -45,14 +45,19 @@ class SequenceExchange:
         """All stretches on every rank, [t, D] -> [T, D]; gradients of all ranks are summed."""
         return _Join.apply(own_tD, self)[:num_tokens]  # type: ignore[no-untyped-call]
 
-    def to_heads(self, own_tHE: Tensor, num_tokens: int) -> Tensor:
+    def to_heads(self, own_tHE: Tensor, num_tokens: int, *, shared: bool = False) -> Tensor:
         """All tokens of this rank's heads, [t, H, E] -> [T, h, E].
+
+        Args:
+            own_tHE: this rank's tokens of all heads.
+            num_tokens: T.
+            shared: whether several query heads read each of these, as keys and values may be.
 
         Raises:
             ConfigError: the heads cannot be shared out.
         """
         heads = own_tHE.shape[1]
-        if heads < self.size and self.size % heads == 0:
+        if shared and heads < self.size and self.size % heads == 0:
             # Fewer key heads than ranks: some ranks work with the same one.
             own_tHE = own_tHE.repeat_interleave(self.size // heads, 1)
         elif heads % self.size:

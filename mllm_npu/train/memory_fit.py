@@ -101,7 +101,7 @@ class MemoryFit:
         if tried is None:
             return (
                 f"No smaller pack was tried; set dataset.tokens_per_pack={_round(tokens / 2)} and "
-                f"dataset.tiles_per_pack={max(1, tiles // 2)}, half of it."
+                f"++dataset.tiles_per_pack={max(1, tiles // 2)}, half of it."
             )
         per_token = max(tried.peak_gib - self._idle_gib, 1e-9) / tried.batch.num_tokens
         room = self.gauge.limit_gib() * _ROOM - self._idle_gib
@@ -117,7 +117,7 @@ class MemoryFit:
             f"of {tried.peak_gib:.1f} GiB; by that about {_round(share * tokens)} tokens and "
             f"{max(1, int(share * tiles))} tiles fit. Set "
             f"dataset.tokens_per_pack={_round(share * tokens)} "
-            f"dataset.tiles_per_pack={max(1, int(share * tiles))}."
+            f"++dataset.tiles_per_pack={max(1, int(share * tiles))}."
         )
 
 

@@ -1,10 +1,13 @@
 """Memory figures come from the right place and in GiB."""
 
+import resource
+
 import pytest
 import torch
 
 from mllm_npu.device import memory
 from mllm_npu.device.memory import (
+    MemoryGauge,
     accelerator_peak_gib,
     available_gib,
     machine_gib,
@@ -64,3 +67,100 @@ def test_the_accelerators_peak_is_torchs_own_count(monkeypatch):
     assert accelerator_peak_gib(torch.device("cpu")) == 0.0
     assert asked == []
     assert accelerator_peak_gib(torch.device("cuda")) == 1.5
+
+
+CPU, GADGET = torch.device("cpu"), torch.device("cuda")
+
+
+def test_a_gauge_forgets_the_peak_of_before_and_the_process_does_not():
+    gauge = MemoryGauge(CPU)
+    held = torch.ones(96, 1024, 1024)
+    high = gauge.now_gib()
+    del held
+    gauge.restart()
+    low = gauge.peak_gib()
+    if not memory._CLEAR.exists():
+        pytest.skip("this system's peak cannot be forgotten")
+    assert low < high - 0.3
+    held = torch.ones(32, 1024, 1024)
+    assert gauge.peak_gib() >= low + 0.1
+    assert peak_rss_gib() >= high - 0.05
+    del held
+
+
+def test_where_the_peak_cannot_be_forgotten_it_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
+    gauge = MemoryGauge(CPU)
+    before = gauge.peak_gib()
+    gauge.restart()
+    assert gauge.peak_gib() >= before > 0
+
+
+def test_a_machine_offers_what_is_free_and_what_is_held_here(monkeypatch):
+    monkeypatch.setattr(memory, "available_gib", lambda: 5.0)
+    monkeypatch.setattr(memory, "rss_gib", lambda: 2.0)
+    gauge = MemoryGauge(CPU)
+    assert (gauge.limit_gib(), gauge.now_gib(), gauge.name) == (7.0, 2.0, "this machine")
+
+
+def test_an_address_space_offers_what_is_not_mapped_for_other_things(monkeypatch, tmp_path):
+    status = tmp_path / "status"
+    status.write_text(f"VmSize:\t{3 << 20} kB\nVmRSS:\t{1 << 20} kB\n")
+    monkeypatch.setattr(memory, "_STATUS", status)
+    monkeypatch.setattr(memory, "available_gib", lambda: 100.0)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8 << 30, 8 << 30))
+    assert MemoryGauge(CPU).limit_gib() == 8.0 - (3.0 - 1.0)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert MemoryGauge(CPU).limit_gib() == 101.0
+
+
+def test_an_accelerator_is_asked_for_its_own_numbers(monkeypatch):
+    asked = []
+    answers = {
+        "get_memory_info": (1 << 30, 16 << 30),
+        "memory_allocated": 3 << 30,
+        "max_memory_allocated": 5 << 30,
+        "reset_peak_memory_stats": None,
+    }
+    for name, answer in answers.items():
+
+        def ask(device, name=name, answer=answer):
+            asked.append((name, device))
+            return answer
+
+        monkeypatch.setattr(torch.accelerator, name, ask)
+    gauge = MemoryGauge(GADGET)
+    found = (gauge.limit_gib(), gauge.now_gib(), gauge.restart(), gauge.peak_gib())
+    assert found == (16.0, 3.0, None, 5.0)
+    assert gauge.name == GADGET.type
+    assert {name for name, _ in asked} == set(answers)
+    assert {device for _, device in asked} == {GADGET}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("whatever it says"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate "
+                     "memory: you tried to allocate 8 bytes. Error code 12"),
+        RuntimeError("NPU out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+)  # fmt: skip
+def test_errors_that_say_memory_is_missing_are_known(error):
+    assert MemoryGauge(CPU).is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("shapes cannot be multiplied"), ValueError("out of memory"), KeyError("memory")],
+)
+def test_other_errors_are_not_taken_for_that(error):
+    assert not MemoryGauge(CPU).is_out_of_memory(error)
+
+
+def test_the_allocators_own_refusal_is_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 56, dtype=torch.uint8)
+    assert MemoryGauge(CPU).is_out_of_memory(caught.value)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_training import EVERYTHING, TinyBatches, make_objective, metrics
+from tiny_training import EVERYTHING, TinyBatches, make_objective
 
 from mllm_npu.distributed.checkpoint import Checkpoints
 from mllm_npu.distributed.parallel import Parallel
-from mllm_npu.distributed.placed import Placed
 from mllm_npu.evaluate.live import LiveTasks
 from mllm_npu.evaluate.task import Example, Task
 from mllm_npu.inference.events import Reply
@@ -88,20 +87,26 @@ def make_live(
     *,
     parallel: Mapping[str, Any] | None = None,
     questions: Mapping[str, int] | None = None,
-    every: int = 1,
     max_steps: int = 3,
 ) -> Trainer:
-    """A trainer of a model that answers questions while it trains, or of one that is not asked."""
+    """A trainer of a model that answers questions after every update, or is not asked any.
+
+    Args:
+        folder: of the run.
+        parallel: settings of ``Parallel``; one process without any.
+        questions: how many, by the name of the task; those of ``draw`` ask for a picture.
+        max_steps: of the run.
+    """
     recipe = Parallel(**{"kind": "single", "timeout_seconds": 30.0, **(parallel or {})})
     mesh = recipe.start(CPU)
     processor = make_processor()
     torch.manual_seed(0)
-    model = tiny_seed(normalize=False)
+    model = tiny_seed()
     model.language_model.resize_vocabulary(len(processor.tokenizer))
-    placed = recipe.shape(MultimodalObjective(model=model, trainable=EVERYTHING), mesh, CPU)
+    objective = MultimodalObjective(model=model, trainable=EVERYTHING, calibration_batches=4)
+    placed = recipe.shape(objective, mesh, CPU)
     placed.settle()
-    tasks = [Sizes(name=n, num=num, draws=n == "draw") for n, num in (questions or {}).items()]
-    probes = {"tasks": LiveTasks(every=every, processor=processor, tasks=tasks)} if tasks else {}
+    tasks = make_tasks(questions or {})
     return Trainer(
         placed=placed,
         batches=TinyBatches(mesh),
@@ -109,8 +114,42 @@ def make_live(
         schedule=Constant(),
         recorder=Recorder(folder=folder, progress=False),
         checkpoints=Checkpoints(folder=folder / "checkpoints", mesh=mesh, asynchronous=False),
-        probes=probes,
+        probes={"tasks": LiveTasks(every=1, processor=processor, tasks=tasks)} if tasks else {},
         max_steps=max_steps,
         packs_per_step=2,
         log_every=1,
     )
+
+
+def make_tasks(questions: Mapping[str, int]) -> list[Sizes]:
+    """A task per name, of so many questions."""
+    return [Sizes(name=name, num=num, draws=name == "draw") for name, num in questions.items()]
+
+
+def ask_live(folder: Path, *, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Train models that answer between the updates; what each rank finds at the end."""
+    found = {}
+    for name, settings in runs.items():
+        trainer = make_live(folder / name, **settings)
+        assert trainer.run()
+        probe = trainer.observer.probes.get("tasks")
+        found[name] = {
+            "values": None if probe is None else probe.measure(trainer.placed).values,
+            "training": trainer.objective.training,
+        }
+    return found
+
+
+def validate(folder: Path, *, parallels: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Held-out losses of the tiny model spread in several ways, one of which reads nothing."""
+    found = {}
+    for name, settings in parallels.items():
+        recipe = Parallel(**{"kind": "single", "timeout_seconds": 30.0, **settings})
+        mesh = recipe.start(CPU)
+        placed = recipe.shape(make_objective("everything"), mesh, CPU)
+        placed.settle()
+        probe = ValidationLoss(every=1, batches=TinyBatches(mesh), num_packs=6)
+        first, second = probe.measure(placed).values, probe.measure(placed).values
+        assert first == second
+        found[name] = first
+    return found

@@ -1,10 +1,8 @@
 import pytest
 import torch
-import torch.distributed as dist
+from pretended import pretended_ranks
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.train.ema import Ema
@@ -57,10 +55,9 @@ def test_averages_are_copies_and_keep_no_graph():
 
 def test_each_rank_averages_the_rows_it_holds():
     """The place of a sharded average is that of its weight; ranks are simulated."""
-    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=4)
-    try:
-        ranks = init_device_mesh("cpu", (4,))
-        whole = nn.Parameter(distribute_tensor(torch.arange(8.0).view(8, 1), ranks, [Shard(0)]))
+    with pretended_ranks(1, 4) as ranks:
+        rows = torch.arange(8.0).view(8, 1)
+        whole = nn.Parameter(distribute_tensor(rows, ranks, [Shard(0)], src_data_rank=None))
         ema = Ema({"weight": whole}, decay=0.5)
         own = whole.detach().to_local()
         before = own.clone()
@@ -71,8 +68,6 @@ def test_each_rank_averages_the_rows_it_holds():
         assert average.placements == whole.placements
         # 1 - min(0.5, 1 / 10) of the way.
         torch.testing.assert_close(average.to_local(), before + 9.0)
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])

@@ -123,7 +123,8 @@ def attention_forward(
         if exchange is None:
             return packed_attention(q, k, v, sequence_layout, **options)[None], None
         num_tokens = sequence_layout.sequence_ends[-1]
-        q, k, v = (exchange.to_heads(part, num_tokens) for part in (q, k, v))
+        q = exchange.to_heads(q, num_tokens)
+        k, v = (exchange.to_heads(part, num_tokens, shared=True) for part in (k, v))
         return exchange.to_tokens(packed_attention(q, k, v, sequence_layout, **options))[None], None
     mask = sequence_layout.mask(sliding_window)
     causal = mask is None and not sequence_layout.sees_all
