@@ -165,9 +165,16 @@ class PackedBatches(Iterator[Batch]):
     def rehearsal(self) -> list[Batch]:
         """Packs to try before a run: a quarter of the largest of the first window, then that one.
 
-        Largest by tokens, and by tiles where that is another. The position stays.
+        Largest by tokens, and by tiles where that is another; a sample beyond the budgets, which
+        is left out, does not count. The position stays.
         """
-        packs = self.order.plan.window(0, 0).packs
+        plan = self.order.plan
+        most_tiles = float("inf") if plan.tiles_per_pack is None else plan.tiles_per_pack
+        packs = [
+            pack
+            for pack in plan.window(0, 0).packs
+            if pack.num_tokens <= plan.tokens_per_pack and pack.num_tiles <= most_tiles
+        ]
         if not packs:
             return []
         by_tokens = max(packs, key=lambda pack: pack.num_tokens)

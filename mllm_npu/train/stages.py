@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -177,15 +178,25 @@ def _drop_untouched(folder: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Delete a stage folder, but never a folder that is something else."""
-    if not folder.exists():
+    """Delete a stage folder, but never a folder that is something else; all ranks may ask for it."""
+    try:
+        found = None if folder.is_file() else [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
         return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file()):
+    if found is None or (found and CONFIG_FILE not in found):
+        if not folder.exists():  # another rank has begun to delete it
+            return
         raise ConfigError(
             f"--fresh was asked for, and {folder} holds no run ({CONFIG_FILE} is not in it), so it "
             "is not deleted. Give another run_dir, or empty it yourself."
         )
-    shutil.rmtree(folder)
+    doomed = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        # One rank moves it away at once, and the others find nothing.
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed)
 
 
 def _refuse_other_config(config: Config, folder: Path) -> None:

@@ -112,10 +112,9 @@ def _objective(model: Any) -> MultimodalObjective:
 
 @torch.no_grad()
 def _differences(sharded: nn.Module, whole: nn.Module) -> list[str]:
-    wrong = []
+    wrong, slots = [], sharded.state_dict()
     for name, expected in whole.state_dict().items():
-        slot = sharded.state_dict()[name]
-        own = slot
+        slot = own = slots[name]
         if isinstance(slot, DTensor):
             begin, end = own_rows(slot)
             own, expected = slot.to_local(), expected[begin:end]
