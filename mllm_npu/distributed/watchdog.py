@@ -110,11 +110,14 @@ class Watchdog:
             if verdict is None:
                 raise
             raise TrainingError(
-                f"The run cannot go on: {verdict}. The same command goes on from the last "
-                "checkpoint."
+                f"The run cannot go on: {verdict.rstrip('.')}. The same command goes on from the "
+                "last checkpoint."
             ) from error
 
     def __enter__(self) -> Self:
+        if self._store is not None:
+            # At once: who ends before the first look must be missed too.
+            self._store.set(f"rank/{self.rank}", self._describe(0.0))
         self._thread.start()
         return self
 
@@ -131,6 +134,8 @@ class Watchdog:
 
     def tell_failure(self, reason: str) -> None:
         """Let the other ranks know that this one ends with an error."""
+        # This process ends by its own error, not by reading here what it tells the others.
+        self._is_asked = True
         self._announce(f"rank {self.rank} has failed: {' '.join(reason.split())[:500]}")
 
     def wait_for_verdict(self) -> str | None:
@@ -175,7 +180,8 @@ class Watchdog:
             return
         if now != self._next_seen[0]:
             self._next_seen = (now, time.monotonic())
-        elif now and time.monotonic() - self._next_seen[1] > self.timeout_seconds:
+        elif now and time.monotonic() - self._next_seen[1] > self.timeout_seconds / 2:
+            # Sooner than a hang, which it would look like as well: the others wait for this rank.
             self._conclude(f"rank {other} is gone. It was last seen: {_tell(json.loads(now))}")
 
     def _describe(self, silent: float) -> str:
@@ -189,6 +195,7 @@ class Watchdog:
                 "phase": progress.phase,
                 "collective": progress.collective,
                 "waits": progress.inside_collective,
+                "beats": progress.beats,
                 "silent": round(silent, 1),
                 "keys": list(progress.keys[:_MAX_NAMED]),
                 "clock": round(time.time(), 1),
@@ -202,7 +209,8 @@ class Watchdog:
             keys = [f"rank/{rank}" for rank in range(self.world_size) if rank != self.rank]
             found = [self._store.get(k).decode() for k in keys if self._store.check([k])]
             states += [json.loads(text) for text in found if text != _LEFT]
-        states.sort(key=lambda state: (state["step"], state["waits"], state["rank"]))
+        # Ranks note the same things, so the one with the fewest notes has come least far.
+        states.sort(key=lambda state: (state["step"], state["waits"], state["beats"]))
         return (
             f"nothing has happened for {silent:.0f} s; the run waits for rank "
             f"{states[0]['rank']}. {'. '.join(_tell(state) for state in states[:_MAX_NAMED])}"

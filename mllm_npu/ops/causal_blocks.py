@@ -12,7 +12,6 @@ values, B queries of a block, K keys up to the end of the block.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ from torch import Tensor
 
 LONGEST_ROW = 1024
 """Up to here the kept shares take no more memory than the other results of a layer do."""
-_BLOCK = 128
+_BLOCK = 96
+"""Queries of a block: fewer make small products, more compute more of what is not seen."""
 
 
 def suits_blocks(q_BHQE: Tensor) -> bool:
@@ -77,11 +77,11 @@ class _CausalBlocks(torch.autograd.Function):
     def backward(ctx: Any, grad_NLV: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q_NLE, k_NLE, v_NLV, *kept = ctx.saved_tensors
         grad_NLV = grad_NLV.contiguous()
-        length = q_NLE.shape[1]
         grad_q, grad_k, grad_v = [], torch.empty_like(k_NLE), torch.empty_like(v_NLV)
         # The last block sees all keys, so it is the first to write and the others add.
-        for (start, end), shares_NBK in reversed([*zip(_bounds(length), kept, strict=True)]):
-            beta = int(end < length)
+        bounds = _bounds(q_NLE.shape[1])
+        for (start, end), shares_NBK in reversed([*zip(bounds, kept, strict=True)]):
+            beta = int(end < q_NLE.shape[1])
             grad_NBV = grad_NLV[:, start:end]
             grad_NBK = grad_NBV @ _transposed(v_NLV[:, :end])
             grad_NBK = torch._softmax_backward_data(grad_NBK, shares_NBK, -1, grad_NBK.dtype)
@@ -93,9 +93,9 @@ class _CausalBlocks(torch.autograd.Function):
         return torch.cat(grad_q[::-1], 1), grad_k, grad_v, None
 
 
-def _bounds(length: int) -> Iterator[tuple[int, int]]:
+def _bounds(length: int) -> list[tuple[int, int]]:
     """First query and end of each block."""
-    return ((start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK))
+    return [(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
 
 
 def _product(left: Tensor, right: Tensor, scale: float) -> Tensor:

@@ -25,6 +25,7 @@ FREE_SETTINGS = (
     "device",
     "threads",
     "resume",
+    "preflight",
     "profile",
     "validation",
     "dataset.num_workers",
@@ -36,6 +37,9 @@ FREE_SETTINGS = (
     "train.recorder",
     "train.checkpoints",
     "train.faults",
+    "train.memory_fit",
+    "train.profile",
+    "train.throughput",
 )
 """What does not change what is learnt, or may be chosen anew when a run goes on."""
 
@@ -178,7 +182,7 @@ def _drop_untouched(folder: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Delete a stage folder, but never a folder that is something else; all ranks may ask for it."""
+    """Delete a stage folder, but never a folder that is something else; all ranks may do so."""
     try:
         found = None if folder.is_file() else [path.name for path in folder.iterdir()]
     except FileNotFoundError:
@@ -211,9 +215,9 @@ def _refuse_other_config(config: Config, folder: Path) -> None:
         if line[:1] in "+-" and line[:3] not in ("+++", "---")
     ]
     if changed:
-        shown = "; ".join(line[0] + line[1:].strip() for line in changed[:4])
+        told = [line[0] + line[1:].strip().rstrip(",").replace('"', "") for line in changed[:4]]
         raise ConfigError(
-            f"{folder} holds a run of another configuration ({shown}). "
+            f"{folder} holds a run of another configuration ({'; '.join(told)}). "
             "Give run_dir=... for a new folder, or --fresh to forget that run."
         )
 

@@ -100,8 +100,7 @@ class Trainer:
         self.placed, self.mesh = placed, placed.mesh
         self.batches = batches
         self.schedule = schedule
-        self.recorder = recorder
-        self.checkpoints = checkpoints
+        self.recorder, self.checkpoints = recorder, checkpoints
         self.memory_fit = memory_fit
         self.profile = profile
         self.max_steps = max_steps
@@ -154,10 +153,11 @@ class Trainer:
                 not fit into memory, or another rank is gone.
         """
         folder = self.recorder.folder / "hangs"
-        with Watchdog.of(self.mesh, folder=folder) as watchdog, watchdog.explaining():
+        # Around all: torchrun sends a signal too when a rank is lost, and that must not hide which.
+        with StopSignal() as stop, Watchdog.of(self.mesh, folder=folder) as dog, dog.explaining():
             self._begin(resume)
             try:
-                with StopSignal() as stop, self.profile or nullcontext():
+                with self.profile or nullcontext():
                     self._train(stop)
                 self._look()
                 self._save()
@@ -165,8 +165,7 @@ class Trainer:
             finally:
                 self.recorder.close()
                 if self.mesh.world_size == 1:
-                    # Behind an error too: what was begun is finished. Of several ranks one may be
-                    # gone.
+                    # Behind an error too, but of several ranks one may be gone.
                     self.checkpoints.wait()
         return self.step >= self.max_steps
 
@@ -279,10 +278,8 @@ class Trainer:
             times = self.observer.throughput.state()
             self.seconds, self.cpu_seconds = times["seconds"], times["cpu_seconds"]
             self._state.save(self.step, times=times)
-        self._saved_step, self._saved_good_seconds = (
-            self.step,
-            self.observer.throughput.good_seconds,
-        )
+        self._saved_step = self.step
+        self._saved_good_seconds = self.observer.throughput.good_seconds
 
 
 def _check(

@@ -14,10 +14,12 @@ from mllm_npu.evaluate.runner import run_tasks
 from mllm_npu.inference.engine import Engine
 
 QUESTIONS = {"say": 3, "draw": 1}
+FSDP = {"kind": "fsdp2"}
 RUNS = {
-    "plain": {"questions": {}},
-    "unequal": {"questions": QUESTIONS},
-    "one rank has none": {"questions": {"say": 1}},
+    "plain": {"questions": {}, "parallel": FSDP},
+    "unequal": {"questions": QUESTIONS, "parallel": FSDP},
+    "one rank has none": {"questions": {"say": 1}, "parallel": FSDP},
+    "shared sequences": {"questions": QUESTIONS, "parallel": FSDP | {"sequence_size": 2}},
 }
 
 
@@ -27,7 +29,11 @@ def logged(folder):
 
 
 def losses(folder):
-    return [(line["step"], line["loss"]) for line in logged(folder) if "loss" in line]
+    return {line["step"]: line["loss"] for line in logged(folder) if "loss" in line}
+
+
+def measured(folder):
+    return [line["validation"]["tasks"] for line in logged(folder) if "validation" in line]
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +47,13 @@ def trained(tmp_path_factory):
 
 def test_scores_are_those_of_the_exported_model(trained):
     trainer, folder = trained
-    measured = [line for line in logged(folder / "asked") if "validation" in line]
-    assert [line["step"] for line in measured] == [1, 2, 3]
+    told = measured(folder / "asked")
+    assert len(told) == 3
     engine = Engine(model=trainer.export(), processor=make_processor(), device=CPU)
     results = run_tasks(make_tasks(QUESTIONS), engine)
-    assert measured[-1]["validation"]["tasks"] == pytest.approx(
-        {result.task.name: result.value for result in results}, rel=1e-12
-    )
-    assert len({line["validation"]["tasks"]["say"] for line in measured}) > 1
+    scores = {result.task.name: result.value for result in results}
+    assert told[-1] == pytest.approx(scores, rel=1e-12)
+    assert len({values["say"] for values in told}) > 1
     (drawn,) = results[1].records
     picture = draw_grid([drawn.reply], 32)
     with Image.open(next((folder / "asked").glob("**/*draw*.png"))) as kept:
@@ -152,15 +157,14 @@ def test_without_pictures_there_is_no_grid(reply):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"kind": "fsdp2"}, {"kind": "fsdp2", "sequence_size": 2}])
-def test_two_ranks_that_answer_unequally_often_train_on_and_agree(tmp_path, trained, settings):
-    runs = {name: {**run, "parallel": settings} for name, run in RUNS.items()}
-    found = launch(ask_live, size=2, folder=tmp_path, runs=runs)
+def test_two_ranks_that_answer_unequally_often_train_on_and_agree(tmp_path, trained):
+    found = launch(ask_live, size=2, folder=tmp_path, runs=RUNS)
     assert found[0] == found[1]
     assert all(run["training"] for run in found[0].values())
     for name in ("unequal", "one rank has none"):
         assert losses(tmp_path / name) == losses(tmp_path / "plain")
-        told = [line for line in logged(tmp_path / name) if "validation" in line][-1]
-        assert found[0][name]["values"] == told["validation"]["tasks"]
-    alone = [line for line in logged(trained[1] / "asked") if "validation" in line][-1]
-    assert found[0]["unequal"]["values"] == pytest.approx(alone["validation"]["tasks"], rel=1e-3)
+    assert losses(tmp_path / "shared sequences") == pytest.approx(losses(tmp_path / "plain"))
+    alone = measured(trained[1] / "asked")
+    for name in ("unequal", "shared sequences"):
+        assert found[0][name]["values"] == measured(tmp_path / name)[-1]
+        assert found[0][name]["values"] == pytest.approx(alone[-1], rel=1e-3)

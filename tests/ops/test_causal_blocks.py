@@ -34,7 +34,7 @@ def with_gradients(way, rows, weights):
     return [out, *(part.grad for part in copies)]
 
 
-@pytest.mark.parametrize("length", [1, 5, 127, 128, 129, 300])
+@pytest.mark.parametrize("length", [1, 5, 95, 96, 97, 300])
 @pytest.mark.parametrize("value_width", [8, 5])
 def test_blocks_are_the_reference_forwards_and_backwards(length, value_width):
     rows = make_rows(length, value_width=value_width)

@@ -150,6 +150,5 @@ def _leave(kind: type[BaseException] | None, error: BaseException | None, trace:
     """End without the interpreter's own end: a group that has lost a rank would hold it up."""
     if kind is not None:
         traceback.print_exception(kind, error, trace)
-    print("CPU", time.process_time(), file=sys.stderr)
     sys.stderr.flush()
     os._exit(kind is not None)

@@ -15,14 +15,20 @@ from mllm_npu.distributed.watchdog import Watchdog
 from mllm_npu.errors import DataError
 
 CPU = torch.device("cpu")
-TIMEOUT = 2.0
+TIMEOUT = 3.0
 BAD_STEP = 3
 
 
 def train_until(folder: Path, *, kind: str, event: str, culprit: int = 1) -> bool:
     """Train until one rank does what it should not, in its third step."""
     parallel = {"kind": kind, "timeout_seconds": TIMEOUT}
-    trainer = make_trainer(folder, parallel=parallel, packs_per_step=2, max_steps=1000)
+    trainer = make_trainer(
+        folder,
+        parallel=parallel,
+        batches={"kinds": ("both",)},
+        packs_per_step=6,
+        max_steps=1000,
+    )
     if trainer.mesh.rank == culprit:
         act = {"sleeps": _sleep, "fails": _fail, "errs": _err}.get(event)
         if act is not None:

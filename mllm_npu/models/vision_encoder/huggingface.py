@@ -108,10 +108,13 @@ class HuggingFaceVisionEncoder(VisionEncoder):
     def _normalize(self, tiles_I3HW: Tensor) -> Tensor:
         dtype = next(self.vision_model.parameters()).dtype
         channels = zip(tiles_I3HW.to(dtype).unbind(1), self.mean, self.std, strict=True)
-        pixels = torch.stack(
-            [(channel * (1 / 255) - mean) * (1 / std) for channel, mean, std in channels], 1
+        # Channels lie innermost, so that the patches come out of their convolution one behind the
+        # other: all layers then work on memory without gaps.
+        pixels_IHWC = torch.stack(
+            [(channel * (1 / 255) - mean) * (1 / std) for channel, mean, std in channels], -1
         )
-        return pixels.mean(1, keepdim=True) if self._grey else pixels
+        pixels_IHWC = pixels_IHWC.mean(-1, keepdim=True) if self._grey else pixels_IHWC
+        return pixels_IHWC.permute(0, 3, 1, 2)
 
     def _patches(self, pixels_ICHW: Tensor) -> dict[str, Tensor | None]:
         side, size = self.tile_size // self.patch_size, self.patch_size

@@ -63,6 +63,19 @@ def test_pixels_are_normalised_per_channel():
     assert encoder._normalize(tiles)[0, :, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0])
 
 
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_patches_enter_the_blocks_without_gaps(num_channels):
+    encoder = HuggingFaceVisionEncoder(
+        config={**CONFIGS["siglip"], "num_channels": num_channels}
+    ).eval()
+    seen = []
+    encoder.sharding_units()[0].register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append((args or tuple(kwargs.values()))[0]), with_kwargs=True
+    )
+    encoder(make_tiles())
+    assert seen[0].is_contiguous()
+
+
 def test_floats_of_0_to_255_mean_the_same_as_bytes():
     encoder = HuggingFaceVisionEncoder(config=CONFIGS["siglip"]).eval()
     tiles = make_tiles()
