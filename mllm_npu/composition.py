@@ -6,7 +6,7 @@ over ranks, and then each rank reads its own rows of the values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class StartingValues:
         *,
         say: Say = lambda _: None,
         device: torch.device | None = None,
+        given: Collection[str] = (),
     ) -> None:
         """Read the values that were to come, each rank its own rows.
 
@@ -68,13 +69,14 @@ class StartingValues:
             model: from ``compose``, perhaps sharded since.
             say: is told in one line what became of the weights.
             device: where rows of sharded parameters go.
+            given: names, without adapters, whose values come from elsewhere, such as a checkpoint.
 
         Raises:
             WeightsError: the weights do not fit.
         """
         if not self.sources:
             return
-        strict = self.whole and not self.fresh
+        strict = self.whole and not self.fresh and not given
         hollow = {
             name for name, tensor in model.state_dict(keep_vars=True).items() if tensor.is_meta
         }
@@ -89,7 +91,7 @@ class StartingValues:
         lacking = [
             name
             for name in report.missing
-            if not self._is_fresh(name) and (self.whole or name in hollow)
+            if not self._is_fresh(name) and name not in given and (self.whole or name in hollow)
         ]
         if lacking or report.unexpected:
             raise WeightsError(

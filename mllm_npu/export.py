@@ -15,6 +15,7 @@ from mllm_npu.distributed.checkpoint import Checkpoints
 from mllm_npu.distributed.fit import named_tensors
 from mllm_npu.errors import CheckpointError
 from mllm_npu.model_folder import save_model_folder
+from mllm_npu.models.lora import plain_name
 from mllm_npu.models.weights import fill_named
 
 _MODEL, _AVERAGE = "objective/model.", "ema/"
@@ -47,9 +48,11 @@ def export_stage(folder: Path, out: Path, *, step: int | None = None, averaged: 
         )
     model = _compose_hollow(config)
     stored = checkpoints.shapes(chosen)
-    if not all(_MODEL + name in stored for name in named_tensors(model)):
+    given = {plain_name(name) for name in named_tensors(model) if _MODEL + name in stored}
+    if len(given) < len(named_tensors(model)):
         # A checkpoint leaves out what the run never changed where it was told to.
-        StartingValues(config, weights=first_weights(config), fresh=config.fresh).fill(model)
+        values = StartingValues(config, weights=first_weights(config), fresh=config.fresh)
+        values.fill(model, given=given)
 
     def read(name: str, slot: Tensor) -> Tensor | None:
         average = _AVERAGE + name

@@ -1,10 +1,13 @@
 """Stages in order with a stand-in for training: what is skipped, refused, resumed and written."""
 
 import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import ConfigError, DataError, TrainingError
 from mllm_npu.train import stages
 from mllm_npu.train.stages import Stopwatch, is_finished, train_experiment, train_stage, write_json
@@ -13,8 +16,10 @@ from mllm_npu.train.stages import Stopwatch, is_finished, train_experiment, trai
 class FakeTrainer:
     """Trains nothing; stops or fails where it is told to."""
 
-    def __init__(self, config, *, finishes=True, error=None, starts=True):
+    def __init__(self, config, *, finishes=True, error=None, starts=True, mesh=None, sharded=False):
         self.starts = starts
+        self.mesh = mesh or Mesh.single()
+        self.placed = SimpleNamespace(is_sharded=sharded)
         self.config = config
         self.finishes = finishes
         self.error = error
@@ -43,6 +48,7 @@ class Workshop:
     def __init__(self):
         self.built = []
         self.saved = []
+        self.exported = []
         self.options = {}
 
     def build_trainer(self, config, *, say):
@@ -53,11 +59,16 @@ class Workshop:
         self.saved.append((model, folder))
         folder.mkdir(parents=True)
 
+    def export_stage(self, folder, out, *, step):
+        self.exported.append((folder, out, step))
+        out.mkdir(parents=True)
+
 
 @pytest.fixture
 def workshop(monkeypatch):
     made = Workshop()
     monkeypatch.setattr(stages, "build_trainer", made.build_trainer)
+    monkeypatch.setattr(stages, "export_stage", made.export_stage)
     monkeypatch.setattr(stages, "save_model_folder", made.save_model_folder)
     return made
 
@@ -225,6 +236,52 @@ def test_a_place_that_cannot_be_written_is_refused(workshop, tmp_path):
 def test_one_stage_from_a_configuration(workshop, tmp_path):
     config = stages.load_config("training", asked(tmp_path, experiment="digits/decoder"))
     assert train_stage(config) == tmp_path / "digits" / "decoder"
+
+
+def test_the_model_of_a_sharded_run_is_made_of_its_last_checkpoint(workshop, tmp_path):
+    workshop.options = {"sharded": True}
+    asked_for = asked(tmp_path, "train.max_steps=4", experiment="digits/vision")
+    (folder,) = train_experiment(asked_for)
+    assert workshop.exported == [(folder, folder / "model", 4)]
+    assert workshop.saved == []
+    assert is_finished(folder)
+
+
+def test_other_ranks_write_nothing_and_wait_for_the_first(workshop, tmp_path):
+    workshop.options = {"mesh": Mesh(rank=1, world_size=2)}
+    folder = tmp_path / "digits" / "vision"
+    folder.mkdir(parents=True)
+    config = stages.load_config("training", asked(tmp_path, experiment="digits/vision"))
+    waiting = threading.Thread(target=train_stage, args=(config,))
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints"]
+    write_json(folder / "summary.json", {"steps": 1})
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert workshop.saved == workshop.exported == []
+
+
+def test_another_rank_that_is_stopped_does_not_wait(workshop, tmp_path):
+    workshop.options = {"mesh": Mesh(rank=1, world_size=2), "finishes": False}
+    (tmp_path / "digits" / "vision").mkdir(parents=True)
+    config = stages.load_config("training", asked(tmp_path, experiment="digits/vision"))
+    assert not is_finished(train_stage(config))
+
+
+def test_what_does_not_change_what_is_learnt_may_differ_when_a_run_goes_on(workshop, tmp_path):
+    change = [
+        *("parallel=fsdp2", "parallel.recompute=full", "train.packs_per_step=8"),
+        *("train.faults.not_finite=roll_back", "train.checkpoints.keep_last=5"),
+        *("train.log_every=3", "train.checkpoint_every=7", "dataset.num_workers=1"),
+        *("threads=2", "resume=3"),
+    ]
+    workshop.options = {"finishes": False}
+    train_experiment(asked(tmp_path, experiment="digits/vision"))
+    workshop.options = {}
+    (folder,) = train_experiment(asked(tmp_path, *change, experiment="digits/vision"))
+    assert is_finished(folder)
 
 
 def test_stopwatch_counts_only_while_it_runs(monkeypatch):

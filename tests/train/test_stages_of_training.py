@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+from itertools import count
 
 import pytest
 import torch
 
 from mllm_npu.distributed.checkpoint import Checkpoints
 from mllm_npu.distributed.mesh import Mesh
+from mllm_npu.distributed.parallel import Parallel
 from mllm_npu.models.tiny import tiny_batch, tiny_language_model, tiny_seed
 from mllm_npu.train.feature_cache import FeatureCache
 from mllm_npu.train.objectives.decoder import DecoderObjective
@@ -19,6 +21,7 @@ from mllm_npu.train.recorder import Recorder
 from mllm_npu.train.schedule import Constant
 from mllm_npu.train.trainer import Trainer
 
+CPU = torch.device("cpu")
 FROZEN_ENCODER = ["*", "!vision_encoder.*", "!image_decoder.*"]
 READING = ["vision_encoder.*", "projector.*", "language_model.*"]
 
@@ -34,6 +37,9 @@ class TinyBatches:
             self.consumed += 1
             kind = self.consumed % 4
             yield tiny_batch(reads=kind != 1, draws=kind != 2, seed=kind)
+
+    def preview(self):
+        return (tiny_batch(seed=number) for number in count())
 
     def state_dict(self):
         return {"consumed": self.consumed}
@@ -60,15 +66,16 @@ def make_objective(stage, model):
 
 
 def make_trainer(stage, folder, model, *, max_steps=24, **options):
+    parallel = Parallel(kind="ddp")
+    placed = parallel.shape(make_objective(stage, model), Mesh.single(), CPU)
+    placed.settle()
     return Trainer(
-        objective=make_objective(stage, model),
+        placed=placed,
         batches=TinyBatches(),
         optimizer=AdamW(lr=1e-2),
         schedule=Constant(),
         recorder=Recorder(folder=folder, progress=False),
         checkpoints=Checkpoints(folder=folder / "checkpoints"),
-        mesh=Mesh.single(),
-        device=torch.device("cpu"),
         max_steps=max_steps,
         ema_decay=0.9 if stage == "decoder" else None,
         log_every=1,
@@ -112,23 +119,29 @@ def test_every_stage_learns_and_hands_its_model_on(tmp_path, first):
         assert changed == expected[stage]
 
 
+def stop_once(advance, stop_at):
+    """The second signal would end the process at once."""
+    sent = []
+
+    def stop(step):
+        advance(step)
+        if step == stop_at and not sent:
+            sent.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return stop
+
+
 @pytest.mark.parametrize("stage", ["contrast", "mllm", "decoder"])
 def test_a_real_model_resumes_bit_for_bit(tmp_path, stage):
-    def run(folder, *, stop_at=None, resume=False):
+    def run(folder, *, stop_at=None, resume="never"):
         torch.manual_seed(0)
         trainer = make_trainer(stage, tmp_path / folder, tiny_seed(), max_steps=8)
-        advance = trainer.recorder.advance
-
-        def stop(step):
-            advance(step)
-            if step == stop_at:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        trainer.recorder.advance = stop
+        trainer.recorder.advance = stop_once(trainer.recorder.advance, stop_at)
         return trainer.run(resume=resume)
 
     assert run("whole")
     assert not run("parts", stop_at=3)
     torch.manual_seed(77)
-    assert run("parts", resume=True)
+    assert run("parts", resume="auto")
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")

@@ -49,7 +49,13 @@ def test_the_loss_is_the_sum_over_all_pairs(contrast, make_batch):
             sign = 1 if row == column or {row, column} == {0, 2} else -1
             logit = cosine * contrast.log_scale.exp() + contrast.bias
             expected -= F.logsigmoid(sign * logit)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, expected.squeeze())
+
+
+def test_no_parameter_is_a_scalar_which_could_not_be_sharded(contrast):
+    assert {name for name, p in contrast.named_parameters() if p.ndim == 0} == set()
+    assert contrast.log_scale.item() == pytest.approx(2.3)
+    assert contrast.bias.item() == pytest.approx(-6.0)
 
 
 def test_a_batch_without_pairs_runs_the_same_path_with_no_weight(contrast, make_batch):

@@ -116,6 +116,16 @@ def test_prepare_calibrates_where_no_stage_has(make_model, make_batch):
     assert model.drawn_features.calibrated
 
 
+def test_a_cached_encoder_is_called_at_will_and_blocks_of_the_decoder_are_not(make_model):
+    model = make_model()
+    cached = DecoderObjective(model=model, feature_cache=FeatureCache(max_gib=0.01))
+    assert cached.parts_called_at_will() == (model.vision_encoder,)
+    assert cached.sharding_units() == [model.language_model.layer, model.image_decoder.layer]
+    plain = DecoderObjective(model=model)
+    assert plain.parts_called_at_will() == ()
+    assert plain.sharding_units()[0] is model.vision_encoder.layer
+
+
 def test_refuses_what_cannot_be_trained(make_model):
     model = make_model()
     with pytest.raises(ConfigError, match="predicted_share=2"):

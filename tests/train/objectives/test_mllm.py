@@ -3,7 +3,7 @@ import torch
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.train.feature_cache import FeatureCache
-from mllm_npu.train.objectives.mllm import MultimodalObjective
+from mllm_npu.train.objectives.mllm import MultimodalObjective, frozen_features
 
 FROZEN_ENCODER = ["*", "!vision_encoder.*", "!image_decoder.*"]
 
@@ -53,6 +53,42 @@ def test_a_cache_of_changing_features_is_refused(make_model):
         MultimodalObjective(
             model=make_model(), trainable=["*"], feature_cache=FeatureCache(max_gib=0.01)
         )
+
+
+def test_a_cached_encoder_is_called_at_will_and_another_is_not(make_model):
+    model = make_model()
+    assert make(model).parts_called_at_will() == (model.vision_encoder,)
+    assert make(model, cache=False).parts_called_at_will() == ()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_features_come_to_where_it_computes_though_parameters_are_elsewhere(
+    make_model, make_batch, cache
+):
+    """With parameters kept on the host, the encoder's own device says nothing."""
+    seen = []
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+
+        def forward(self, tiles):
+            seen.append(tiles.device.type)
+            return torch.zeros(len(tiles), 4, 6)
+
+    model, batch = make_model(), make_batch("rd")
+    model.vision_encoder = Encoder()
+    kept = FeatureCache(max_gib=0.01) if cache else None
+    for _ in range(2):
+        features = frozen_features(model, batch.tiles, kept, torch.device("meta"))
+    assert seen == (["meta"] if cache else ["meta", "meta"])
+    assert features.device.type == ("meta" if cache else "cpu")
+
+
+def test_features_of_a_trained_encoder_are_left_to_the_model(make_model, make_batch):
+    model = make_model()
+    assert frozen_features(model, make_batch("rd").tiles, None, torch.device("cpu")) is None
 
 
 def test_prepare_measures_the_drawn_features_once(make_model, make_batch):

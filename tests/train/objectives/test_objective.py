@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from mllm_npu.errors import ConfigError
@@ -54,6 +55,38 @@ def test_is_trained_looks_at_every_parameter():
     layer.weight.requires_grad_(False)
     assert is_trained(layer)
     assert not is_trained(layer.requires_grad_(False))
+
+
+def test_blocks_are_those_of_all_parts_in_the_order_they_are_called(
+    make_model, make_language_model
+):
+    model = make_model()
+    objective = Plain(model=model, trainable=["*"])
+    objective.tower = make_language_model()
+    assert objective.sharding_units() == [
+        model.vision_encoder.layer,
+        model.language_model.layer,
+        model.image_decoder.layer,
+        objective.tower.layer,
+    ]
+
+
+def test_what_ranks_call_at_will_has_no_blocks(make_model):
+    class AtWill(Plain):
+        def parts_called_at_will(self):
+            return (self.model.vision_encoder,)
+
+    model = make_model()
+    objective = AtWill(model=model, trainable=["*"])
+    assert objective.sharding_units() == [model.language_model.layer, model.image_decoder.layer]
+    assert Plain(model=model, trainable=["*"]).parts_called_at_will() == ()
+
+
+def test_it_computes_where_it_is_told_to_while_parameters_wait_elsewhere(make_model):
+    objective = Plain(model=make_model(), trainable=["*"])
+    objective.compute_on(torch.device("meta"))
+    assert objective.device.type == "meta"
+    assert {p.device.type for p in objective.parameters()} == {"cpu"}
 
 
 def test_device_is_where_the_parameters_are(make_model):

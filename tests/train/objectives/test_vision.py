@@ -79,6 +79,15 @@ def test_both_losses_fall(make, make_batch):
     assert history[-1]["reconstruction"] < 0.8 * history[0]["reconstruction"]
 
 
+def test_the_text_tower_has_blocks_and_every_rank_calls_them(make):
+    objective = make("contrast")
+    assert objective.parts_called_at_will() == ()
+    units = objective.sharding_units()
+    assert units[0] is objective.model.vision_encoder.layer
+    assert units[-1] is objective.contrast.text_tower.layer
+    assert len(units) == 4
+
+
 def test_prepare_takes_no_batch(make):
     make("caption").prepare(iter(()))
 
