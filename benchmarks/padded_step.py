@@ -137,7 +137,7 @@ class PaddedRows:
 
 
 class PaddedSide:
-    """Stock LlamaForCausalLM on padded rows; encoder and projector are our modules, copied.
+    """Stock LlamaForCausalLM on padded rows, stock SiglipVisionModel, and a copy of our projector.
 
     Args:
         model: whose weights it starts with; stays as it is.
@@ -176,7 +176,7 @@ class PaddedSide:
         embeds_SLD = self.causal_lm.get_input_embeddings()(rows.ids)
         if len(rows.tiles):
             with torch.set_grad_enabled(self.trains_encoder):
-                features_IKV = self.reader.encode_tiles(rows.tiles)
+                features_IKV = self._encode(rows.tiles)
             tokens_RQD = self.reader.read(features_IKV[rows.read_tiles], rows.tile_positions)
             flat = embeds_SLD.flatten(0, 1)
             flat = flat.index_copy(0, rows.read_slots.flatten(), tokens_RQD.flatten(0, 1))
@@ -188,6 +188,12 @@ class PaddedSide:
             labels=rows.labels,
             num_items_in_batch=num_targets,
         ).loss
+
+    def _encode(self, tiles_I3HW: Tensor) -> Tensor:
+        """By the encoder of Hugging Face as it is, on pixels as its image processor gives them."""
+        encoder: Any = self.reader.vision_encoder
+        mean, std = (torch.tensor(part).view(3, 1, 1) for part in (encoder.mean, encoder.std))
+        return encoder.vision_model((tiles_I3HW / 255 - mean) / std).last_hidden_state
 
     def lay_out(self, batch: Batch) -> Iterator[PaddedRows]:
         """The samples of a pack as rows padded on the right."""

@@ -11,8 +11,8 @@ Llama of width 256 and 4 layers, a vision transformer of width 192 and 4 layers 
 pixels, an attention resampler. The other side is stock ``LlamaForCausalLM`` with
 ``attn_implementation="sdpa"``, Hugging Face's own loss on full logits and an attention mask; its
 samples are padded to 600 tokens and run four at a time, as the original was measured. Its vision
-encoder and projector are copies of our modules. Both sides make one update per pack, begin with
-equal weights, and their losses are compared in every step.
+encoder is the same stock ``SiglipVisionModel``, its projector a copy of ours. Both sides make one
+update per pack, begin with equal weights, and their losses are compared in every step.
 
 What is encoded is the same on both sides of every ratio but one:
 

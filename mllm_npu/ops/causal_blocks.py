@@ -19,8 +19,10 @@ from torch import Tensor
 
 LONGEST_ROW = 1024
 """Up to here the kept shares take no more memory than the other results of a layer do."""
-_BLOCK = 96
+_LARGEST_BLOCK = 96
 """Queries of a block: fewer make small products, more compute more of what is not seen."""
+_GRAIN = 16
+"""Blocks are multiples of this, as wide as a processor's registers."""
 
 
 def suits_blocks(q_BHQE: Tensor) -> bool:
@@ -59,7 +61,7 @@ class _CausalBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_NLE: Tensor, k_NLE: Tensor, v_NLV: Tensor, scale: float) -> Tensor:
-        later_BB = q_NLE.new_full((_BLOCK, _BLOCK), -math.inf).triu_(1)
+        later_BB = q_NLE.new_full((_LARGEST_BLOCK, _LARGEST_BLOCK), -math.inf).triu_(1)
         outputs, kept = [], []
         for start, end in _bounds(q_NLE.shape[1]):
             scores_NBK = _product(q_NLE[:, start:end], _transposed(k_NLE[:, :end]), scale)
@@ -94,8 +96,10 @@ class _CausalBlocks(torch.autograd.Function):
 
 
 def _bounds(length: int) -> list[tuple[int, int]]:
-    """First query and end of each block."""
-    return [(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
+    """First query and end of each block; all but the last are equal, and that is not tiny."""
+    even = -(-length // -(-length // _LARGEST_BLOCK))
+    size = -(-even // _GRAIN) * _GRAIN
+    return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _product(left: Tensor, right: Tensor, scale: float) -> Tensor:

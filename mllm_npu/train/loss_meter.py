@@ -94,8 +94,8 @@ class LossMeter:
         """Means over the updates since the last reading, then start anew; call ``look`` first.
 
         Returns:
-            ``loss`` (as it was minimised) and ``grad_norm`` where there were updates; ``terms`` (per
-            element, not weighted),
+            ``loss`` (as it was minimised) and ``grad_norm`` where there were updates; ``terms``
+            (per element, not weighted),
             ``loss_per_source``, ``loss_per_task``, ``drawn_loss_per_source``,
             ``drawn_loss_per_task``; of all ranks, and equal on all of them.
         """

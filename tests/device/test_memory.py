@@ -91,9 +91,10 @@ def test_a_gauge_forgets_the_peak_of_before_and_the_process_does_not():
     assert low < high - 0.3
     with hold(150):
         while_held = gauge.now_gib()
-    assert gauge.peak_gib() >= while_held > low + 0.1
+    # The kernel counts in steps of its own.
+    assert gauge.peak_gib() + 0.01 >= while_held > low + 0.1
     assert gauge.peak_gib() < high
-    assert peak_rss_gib() >= high
+    assert peak_rss_gib() + 0.01 >= high
 
 
 def test_where_the_peak_cannot_be_forgotten_it_stays(monkeypatch, tmp_path):

@@ -18,6 +18,7 @@ ON_TWO = {
     "ddp sequence": {"parallel": {"kind": "ddp", "sequence_size": 2}},
     "full": {"parallel": FSDP | {"recompute": "full"}},
     "selective": {"parallel": FSDP | {"recompute": "selective"}},
+    "compiled": {"parallel": FSDP | {"recompute": "selective", "compile_backend": "eager"}},
     "offload": {"parallel": FSDP | {"cpu_offload": True}},
     "kept": {"parallel": FSDP | {"reshard_after_forward": False, "sum_gradients_once": True}},
     "bf16": {"parallel": FSDP | BF16},
