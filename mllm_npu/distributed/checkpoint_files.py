@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,14 @@ class ShardReader(HuggingFaceStorageReader):
 
 def read_index(folder: Path) -> dict[str, Any]:
     """The index of a checkpoint: for each name dtype, shape and pieces."""
-    return json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["tensors"]
+    found = (folder / INDEX_FILE).stat()
+    return _parse_index(folder / INDEX_FILE, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=1)
+def _parse_index(file: Path, written: int, size: int) -> dict[str, Any]:
+    """Parse once what is asked tensor by tensor; that of a large run has many megabytes."""
+    return json.loads(file.read_text(encoding="utf-8"))["tensors"]
 
 
 def stored_shapes(folder: Path) -> dict[str, StoredShape]:

@@ -89,6 +89,17 @@ def test_a_tensor_is_put_together_of_pieces_in_several_files(folder):
     assert torch.equal(wanted["table"], rows)
 
 
+def test_an_index_is_parsed_once_for_many_tensors_and_anew_when_it_has_changed(folder, monkeypatch):
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(1) or loads(text))
+    for _ in range(3):
+        assert len(read_index(folder)) == len(stored_shapes(folder)) == 2
+    assert len(parsed) == 1
+    (folder / INDEX_FILE).write_text('{"tensors": {}}')
+    assert read_index(folder) == {}
+
+
 def test_a_file_or_folder_is_forced_onto_the_disk(tmp_path):
     (tmp_path / "a").write_text("x")
     for path in (tmp_path / "a", tmp_path):

@@ -46,8 +46,6 @@ def halve(model: nn.Module) -> None:
 
 
 CASES: dict[str, tuple[str, Callable[[Any], None] | None]] = {
-    "plain": ("llama", None),
-    "untied": ("qwen3", None),
     "torch": ("llama", None),
     "folded": ("llama", None),
     "updates": ("llama", adapt),

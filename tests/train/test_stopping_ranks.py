@@ -29,8 +29,7 @@ def assert_saved(folder, step):
     assert not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
 def test_a_signal_to_one_rank_stops_all_behind_one_step(tmp_path, rank, number):
     launched = Launch(train_until_stopped, 2, tmp_path)
     wait_for_steps(tmp_path, launched.processes[0].is_alive)
