@@ -93,7 +93,8 @@ class StartingValues:
             for name in report.missing
             if not self._is_fresh(name) and name not in given and (self.whole or name in hollow)
         ]
-        if lacking or report.unexpected:
+        # The folder of a part may hold more than the part: a pooling head, a tower for texts.
+        if lacking or (self.whole and report.unexpected):
             raise WeightsError(
                 f"The weights do not fit, and only {', '.join(self.fresh) or 'no part'} may start "
                 f"fresh: {report}. Add parts to fresh=[...], or give their weights."

@@ -5,6 +5,7 @@ from pretended import pretended_ranks
 from safetensors.torch import load_file, save_file
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from mllm_npu.build import build_part
 from mllm_npu.composition import StartingValues, first_weights
@@ -181,6 +182,20 @@ def test_values_that_come_from_elsewhere_need_not_be_in_the_weights(tmp_path, la
     values.fill(model, given=given)
     assert_equal(model.language_model, language[1])
     assert hollow_parts(model) == {"projector", "vision_encoder"}
+
+
+def test_a_folder_may_hold_more_than_its_part(tmp_path):
+    """Such as the pooling head of a vision model, which reads pictures as a whole."""
+    settings = {k: v for k, v in VISION_CONFIGS["siglip"].items() if k != "model_type"}
+    pooling = SiglipVisionModel(SiglipVisionConfig(**settings))
+    pooling.save_pretrained(tmp_path / "vision")
+    values = StartingValues(make_config(vision_encoder=own_values({}, tmp_path / "vision")))
+    model, said = values.compose(build_part), []
+    values.fill(model, say=said.append)
+    norm = model.vision_encoder.vision_model.post_layernorm.weight
+    assert torch.equal(norm, pooling.post_layernorm.weight)
+    assert hollow_parts(model) == set()
+    assert "unexpected (" in said[0]
 
 
 def test_a_folder_of_a_part_that_lacks_values_is_refused(language):

@@ -127,7 +127,6 @@ class Checkpoints:
         # Safetensors takes no other order of elements, such as channels last.
         state_dict = {name: tensor.contiguous() for name, tensor in tensors.items()}
         if self._group is None:
-            # One process is what is meant.
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         if self.asynchronous:
             with self.mesh.progress.inside("copy of the state for a checkpoint"):
@@ -282,8 +281,7 @@ class Checkpoints:
         """Drop what nobody asked to keep; the newest may have a lower number after a step back."""
         others = [name for name in self._whole_folders() if name != newest]
         for name in others[: max(0, len(others) + 1 - self.keep_last)]:
-            step = int(name.removeprefix("step-"))
-            if self.keep_every is None or step % self.keep_every:
+            if self.keep_every is None or int(name.removeprefix("step-")) % self.keep_every:
                 for folder in (self.folder / name, _outdated(self.folder / name)):
                     shutil.rmtree(folder, ignore_errors=True)
 

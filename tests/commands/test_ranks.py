@@ -97,8 +97,10 @@ def test_a_rank_that_fails_is_gone_at_once_and_none_leaves_before_the_last_one(t
     launched.processes[1].join(30)
     assert launched.processes[1].exitcode == 2
     assert "[rank 1] TrainingError: rank 1 was told to fail\n" in launched.log(1)
-    launched.signal(0, signal.SIGKILL)  # it would wait for the other one
-    assert launched.end() == [-signal.SIGKILL, 2]
+    launched.signal(0, signal.SIGKILL)  # it may wait for the other one
+    codes = launched.end()
+    assert codes[0] in (1, -signal.SIGKILL)
+    assert codes[1] == 2
 
 
 def test_the_code_is_the_one_of_a_refusal():

@@ -1,9 +1,6 @@
-import contextlib
 import json
 import shutil
 import time
-from itertools import count
-from pathlib import Path
 
 import pytest
 import torch
@@ -170,43 +167,6 @@ def test_while_a_folder_takes_anothers_place_the_old_one_is_read(tmp_path, next_
     save(checkpoints, next_step, 3.0)
     assert load(checkpoints, next_step)["step"] == 3.0
     assert not list(tmp_path.glob("*.outdated"))
-
-
-@pytest.mark.parametrize("next_step", [20, 30])
-def test_no_file_operation_can_cost_the_newest_one(tmp_path, monkeypatch, next_step):
-    """The save breaks off in front of each of them in turn."""
-    for number in count():
-        folder = tmp_path / str(number)
-        checkpoints = Checkpoints(folder=folder, keep_last=1, asynchronous=False)
-        save(checkpoints, 20, 2.0)
-        with monkeypatch.context() as patch:
-            broken_off = break_off_before(patch, number)
-            with contextlib.suppress(CheckpointError, OSError):
-                save(checkpoints, next_step, 3.0)
-        assert load(Checkpoints(folder=folder))["step"] in (2.0, 3.0)
-        if not broken_off:
-            break
-    assert number > 3
-    assert load(Checkpoints(folder=folder))["step"] == 3.0
-
-
-def break_off_before(patch, number):
-    """Let operation ``number`` on the places of files fail; the list tells whether it came."""
-    done, broken_off = [], []
-
-    def counted(operation):
-        def run(*args, **options):
-            done.append(operation)
-            if len(done) == number + 1:
-                broken_off.append(operation)
-                raise OSError(5, "Input/output error")
-            return operation(*args, **options)
-
-        return run
-
-    for owner, name in ((Path, "rename"), (Path, "replace"), (module_under_test.shutil, "rmtree")):
-        patch.setattr(owner, name, counted(getattr(owner, name)))
-    return broken_off
 
 
 def test_a_save_that_was_killed_is_not_seen(tmp_path):

@@ -1,10 +1,14 @@
 """Checkpoints when things go wrong: processes that are killed, disks that are full."""
 
+import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
+from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from launching import Launch, launch
 from play_checkpoints import fill_a_small_disk, save_again_and_again, write_where_nobody_can
 
 from mllm_npu.distributed.checkpoint import Checkpoints
+from mllm_npu.errors import CheckpointError
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +51,50 @@ def wait_for(path, *, newer_than):
     while not path.is_file() or path.stat().st_mtime < newer_than:
         assert time.monotonic() < deadline, f"{path} was not written"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("next_step", [20, 30])
+def test_no_file_operation_can_cost_the_newest_one(tmp_path, monkeypatch, next_step):
+    """The save breaks off in front of each of them in turn."""
+    for number in count():
+        folder = tmp_path / str(number)
+        checkpoints = Checkpoints(folder=folder, keep_last=1, asynchronous=False)
+        checkpoints.save(20, tensors={"a": torch.tensor(2.0)}, values={})
+        with monkeypatch.context() as patch:
+            broken_off = break_off_before(patch, number)
+            with contextlib.suppress(CheckpointError, OSError):
+                checkpoints.save(next_step, tensors={"a": torch.tensor(3.0)}, values={})
+        assert newest_value(folder) in (2.0, 3.0)
+        if not broken_off:
+            break
+    assert number > 3
+    assert newest_value(folder) == 3.0
+
+
+def newest_value(folder):
+    checkpoints = Checkpoints(folder=folder)
+    found = {"a": torch.tensor(0.0)}
+    checkpoints.load(checkpoints.latest_step(), found)
+    return found["a"].item()
+
+
+def break_off_before(patch, number):
+    """Let operation ``number`` on the places of files fail; the list tells whether it came."""
+    done, broken_off = [], []
+
+    def counted(operation):
+        def run(*args, **options):
+            done.append(operation)
+            if len(done) == number + 1:
+                broken_off.append(operation)
+                raise OSError(5, "Input/output error")
+            return operation(*args, **options)
+
+        return run
+
+    for owner, name in ((Path, "rename"), (Path, "replace"), (shutil, "rmtree")):
+        patch.setattr(owner, name, counted(getattr(owner, name)))
+    return broken_off
 
 
 @pytest.fixture

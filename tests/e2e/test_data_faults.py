@@ -225,6 +225,8 @@ def train(world, runs, *more):
         "dataset.tokens_per_pack=512",
         "dataset.num_workers=1",
         "dataset.sources.0.cache_rows=false",
+        # What a trial of packs has opened could still be read when it is gone.
+        "preflight=false",
         "threads=1",
     )
     return main(["train", "experiment=digits/vision", *settings, *more])
