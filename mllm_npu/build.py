@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def build_trainer(config: Config, *, say: Say = lambda _: None) -> Any:
     Raises:
         MllmNpuError: whatever part cannot be built says why.
     """
+    begin = time.perf_counter()
     require_world(config)
     build_part(config.generation)  # used after training only, and must not fail then
     tune_process(config.threads)
@@ -132,6 +134,7 @@ def build_trainer(config: Config, *, say: Say = lambda _: None) -> Any:
         num_ranks=mesh.world_size,
         copies=mesh.sequence_size,
         tokens_per_pack=config.dataset.get("tokens_per_pack"),
+        setup_seconds=time.perf_counter() - begin,
     )
     placed = parallel.shape(objective, mesh, device)
     values.fill(objective.model, say=say, device=placed.rows_device)

@@ -29,6 +29,8 @@ from mllm_npu.train.trackers.tracker import FAULT, ROLLBACK, Tracker, flatten
 
 _WORTH_TELLING = 0.05
 """Share of the time spent waiting for data from which it is shown."""
+_MOST_TOLD = 6
+"""Numbers of a probe in its line; the trackers have all of them."""
 _DEEDS = {
     "skip": "The update was left out.",
     "lower": "The update was left out, and the learning rate is lowered.",
@@ -140,7 +142,7 @@ class Recorder:
                     tracker.log(step, measured.values)
                 for name, picture in measured.pictures.items():
                     tracker.log_picture(step, name, picture)
-        self._say(" ".join(f"{name} {value:.4g}" for name, value in flatten(measured.values)))
+        self._say(_tell_measured(measured))
 
     def tell_fault(self, fault: Fault, *, rank: int) -> None:
         """Show a bad update and keep its batch, on every rank; record it, where this was started.
@@ -254,6 +256,15 @@ def _tell_numbers(values: Mapping[str, Any]) -> str:
     faults = {name: count for name, count in values.get("faults", {}).items() if count}
     if faults:
         told.append(f"faults ({_tell_counts(faults)})")
+    return " ".join(told)
+
+
+def _tell_measured(measured: Measured) -> str:
+    """The first numbers of what a probe has found, and how many more there are."""
+    found = list(flatten(measured.values))
+    told = [f"{name} {value:.4g}" for name, value in found[:_MOST_TOLD]]
+    if len(found) > _MOST_TOLD:
+        told.append(f"and {len(found) - _MOST_TOLD} more")
     return " ".join(told)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from mllm_npu.device.peaks import peak_flops
@@ -23,6 +25,7 @@ def start_throughput(
     num_ranks: int,
     copies: int,
     tokens_per_pack: int | None,
+    setup_seconds: float = 0.0,
     count_flops: bool = True,
 ) -> Throughput:
     """Find the costs of an objective that is not spread over ranks yet, and begin to count.
@@ -35,19 +38,28 @@ def start_throughput(
         num_ranks: of the run.
         copies: ranks that see the same data.
         tokens_per_pack: room of a pack, where that is known.
+        setup_seconds: wall time this process had spent before.
         count_flops: whether FLOPs are counted at all.
     """
     if not count_flops:
-        return Throughput(num_ranks=num_ranks, copies=copies, tokens_per_pack=tokens_per_pack)
+        return Throughput(
+            num_ranks=num_ranks,
+            copies=copies,
+            tokens_per_pack=tokens_per_pack,
+            setup_seconds=setup_seconds,
+        )
 
     def ask_peak() -> float | None:
         peak = peak_flops(device, compute_dtype)
         return None if peak is None else peak.flops
 
+    begin = time.perf_counter()
+    costs = measure_costs(objective, recompute=dict.fromkeys(_BLOCKS, _AGAIN[recompute]))
     return Throughput(
-        costs=measure_costs(objective, recompute=dict.fromkeys(_BLOCKS, _AGAIN[recompute])),
+        costs=costs,
         peak=ask_peak,
         num_ranks=num_ranks,
         copies=copies,
         tokens_per_pack=tokens_per_pack,
+        setup_seconds=setup_seconds + time.perf_counter() - begin,
     )

@@ -193,6 +193,18 @@ def test_pictures_alone_make_no_line_of_numbers(tmp_path):
     assert [entry[0] for entry in notes.told] == ["start", "picture"]
 
 
+def test_of_a_probe_with_many_numbers_the_first_are_told_and_all_kept(tmp_path):
+    notes = Notes()
+    recorder, text = make(tmp_path, trackers={"notes": notes}, name="digits")
+    recorder.start(0, 10)
+    values = {"loss": 0.5, "loss_per_source": {f"set{n}": float(n) for n in range(9)}}
+    recorder.log_probe(5, Measured(values={"validation": values}))
+    (line,) = [line for line in text.getvalue().splitlines() if "validation" in line]
+    assert line.count("validation/") == 6
+    assert line.endswith("validation/loss_per_source/set4 4 and 4 more")
+    assert [entry[0] for entry in notes.told] == ["start", "log"]
+
+
 def test_a_fault_is_told_kept_and_recorded(tmp_path, fault):
     recorder, text = make(tmp_path, name="digits", progress=False)
     recorder.start(0, 100)

@@ -1,5 +1,7 @@
 """A run's speed is counted from what its parts cost and what its device could do."""
 
+import time
+
 import pytest
 import torch
 
@@ -81,3 +83,9 @@ def test_a_device_nobody_knows_has_speeds_and_no_share(start, monkeypatch):
     rates = throughput.rates(throughput.work())
     assert rates["flops_per_second"] > 0
     assert "mfu" not in rates
+
+
+@pytest.mark.parametrize("count_flops", [True, False])
+def test_what_came_before_the_run_lowers_its_goodput(start, count_flops):
+    throughput = start(setup_seconds=50.0, count_flops=count_flops)
+    assert 50.0 <= time.time() - throughput.state()["started_at"] < 50.0 + 30.0
