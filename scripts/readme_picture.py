@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import textwrap
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def draw(engine: Engine, world: Path, options: GenerationOptions, out: Path) -> 
         pictures = [part.picture for part in parts if isinstance(part, ReadImage)]
         words = " ".join(part.text for part in parts if isinstance(part, Text))
         place.imshow(side_by_side(pictures), cmap="gray", vmin=0, vmax=255)
-        place.set_title(f"{words}\n→ {answer.text}", fontsize=9, loc="left")
+        place.set_title(f"{textwrap.fill(words, 36)}\n→ {answer.text}", fontsize=9, loc="left")
         place.axis("off")
     left.suptitle("reads held-out scans", fontsize=12)
     prompts = [ask(PROMPT.format(digit=digit)) for digit in range(10) for _ in range(NUM_DRAWN)]
