@@ -1,10 +1,7 @@
-"""Causal attention over sequences packed end to end, and over rows that extend a key-value cache.
+"""Attend causally in sequences packed end to end.
 
-The truth is `packed_attention_reference`: one sequence after the other. The way that is used
-gathers the sequences into right-padded rows grouped by length, attends in each group by the
-device's fused kernel (or, on a CPU, by blocks of matrix products) and gathers the tokens back. A
-causal row needs no mask for padding on its right, so no mask of the size of the pack exists
-anywhere.
+The truth is `packed_attention_reference`: one sequence after the other. Accelerators have kernels
+that take the pack as it is; everything else goes by rows (see `attention_rows`).
 
 Shape letters: T packed tokens, H query heads, J key heads, E head width, B rows of a dense batch,
 Q new tokens of a row, K tokens of a row in the cache.
@@ -19,8 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mllm_npu.ops.causal_blocks import attend_in_blocks, in_compute_dtype, suits_blocks
-from mllm_npu.ops.packing import Packing, to_rows, to_tokens
+from mllm_npu.errors import RequestError
+from mllm_npu.ops import attention_flash, attention_npu
+from mllm_npu.ops.attention_flash import CUDA
+from mllm_npu.ops.attention_rows import attend_in_rows
+from mllm_npu.ops.dense_attention import attend, band_mask
+from mllm_npu.ops.npu_extension import NPU
+from mllm_npu.ops.packing import Packing
+from mllm_npu.ops.ways import Op, Way
+
+__all__ = [
+    "NEVER_VISIBLE",
+    "attend",
+    "band_mask",
+    "packed_attention",
+    "packed_attention_reference",
+    "visible_keys",
+]
 
 NEVER_VISIBLE = 2**31 - 1
 """Position of a cache place that holds padding: later than any query, so that no query sees it."""
@@ -51,25 +63,18 @@ def packed_attention(
 
     Returns:
         float [T, H, E of the values].
+
+    Raises:
+        RequestError: the pack has another number of tokens.
     """
-    sizes = [group.num_sequences * group.length for group in packing.groups]
-    # Narrowed before they are copied, not by the kernel afterwards.
-    parts = (in_compute_dtype(part) for part in (q_THE, k_TJE, v_TJE))
-    rows = (torch.split(to_rows(part, packing), sizes) for part in parts)
-    outputs = []
-    for group, *own in zip(packing.groups, *rows, strict=True):
-        shape = (group.num_sequences, group.length)
-        q, k, v = (part.view(*shape, *part.shape[1:]).transpose(1, 2) for part in own)
-        mask = (
-            band_mask(group.length, window, q.device)
-            if window is not None and window < group.length
-            else None
+    if q_THE.shape[0] != packing.sequence_ends[-1]:
+        raise RequestError(
+            f"Attention was asked for {q_THE.shape[0]} tokens in a pack of "
+            f"{packing.sequence_ends[-1]}. Pack the sequences of these tokens."
         )
-        out = attend(
-            q, k, v, mask=mask, causal=mask is None, scale=scale, dropout=dropout, softcap=softcap
-        )
-        outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return to_tokens(outputs[0] if len(outputs) == 1 else torch.cat(outputs), packing)
+    return _PACKED_ATTENTION(
+        q_THE, k_TJE, v_TJE, packing, scale=scale, dropout=dropout, window=window, softcap=softcap
+    )
 
 
 def packed_attention_reference(
@@ -79,6 +84,7 @@ def packed_attention_reference(
     sequence_ends: Sequence[int],
     *,
     scale: float,
+    dropout: float = 0.0,
     window: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
@@ -93,16 +99,10 @@ def packed_attention_reference(
         scores = q @ k.transpose(1, 2) * scale
         scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
         visible = band_mask(end - start, window or end - start, q.device)
-        outputs.append((scores.masked_fill(~visible, -math.inf).softmax(-1) @ v).transpose(0, 1))
+        shares = scores.masked_fill(~visible, -math.inf).softmax(-1)
+        outputs.append((F.dropout(shares, dropout) @ v).transpose(0, 1))
         start = end
     return torch.cat(outputs)
-
-
-def band_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """What a token sees: itself and the ``window - 1`` before it, bool [length, length]."""
-    steps = torch.arange(length, device=device)
-    distance = steps[:, None] - steps[None, :]
-    return (distance >= 0) & (distance < window)
 
 
 def visible_keys(
@@ -113,56 +113,46 @@ def visible_keys(
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
-def attend(
-    q_BHQE: Tensor,
-    k_BJKE: Tensor,
-    v_BJKE: Tensor,
+def _attend_by_sequence(
+    q_THE: Tensor,
+    k_TJE: Tensor,
+    v_TJE: Tensor,
+    packing: Packing,
     *,
-    mask: Tensor | None,
-    causal: bool,
     scale: float,
     dropout: float = 0.0,
+    window: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
-    """Attend in dense rows with grouped key heads, the fastest way the device has.
-
-    Args:
-        q_BHQE: queries.
-        k_BJKE: keys.
-        v_BJKE: values.
-        mask: bool, True where a query sees a key, broadcastable to [B, H, Q, K]; excludes
-            ``causal``.
-        causal: query i sees keys 0..i; needs Q == K.
-        scale: factor of the scores.
-        dropout: share of attention weights dropped.
-        softcap: see `packed_attention`.
-
-    Returns:
-        float [B, H, Q, E of the values].
-    """
-    repeats = q_BHQE.shape[1] // k_BJKE.shape[1]
-    if causal and softcap is None and not dropout and suits_blocks(q_BHQE):
-        return attend_in_blocks(
-            q_BHQE, _share_heads(k_BJKE, repeats), _share_heads(v_BJKE, repeats), scale=scale
-        )
-    if softcap is None:
-        return F.scaled_dot_product_attention(
-            q_BHQE,
-            k_BJKE,
-            v_BJKE,
-            attn_mask=mask,
-            is_causal=causal,
-            scale=scale,
-            dropout_p=dropout,
-            enable_gqa=repeats > 1,
-        )
-    k, v = (_share_heads(part, repeats) for part in (k_BJKE, v_BJKE))
-    scores = torch.tanh(q_BHQE @ k.transpose(2, 3) * (scale / softcap)) * softcap
-    visible = band_mask(q_BHQE.shape[2], q_BHQE.shape[2], q_BHQE.device) if causal else mask
-    scores = scores if visible is None else scores.masked_fill(~visible, -math.inf)
-    return F.dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype), dropout) @ v
+    return packed_attention_reference(
+        q_THE,
+        k_TJE,
+        v_TJE,
+        packing.sequence_ends,
+        scale=scale,
+        dropout=dropout,
+        window=window,
+        softcap=softcap,
+    )
 
 
-def _share_heads(part_BJKE: Tensor, repeats: int) -> Tensor:
-    """Give each query head its key head, [B, J, K, E] -> [B, H, K, E]."""
-    return part_BJKE if repeats == 1 else part_BJKE.repeat_interleave(repeats, 1)
+_PACKED_ATTENTION = Op(
+    "packed_attention",
+    reference=_attend_by_sequence,
+    ways=(
+        Way(name=NPU, device=NPU, run=attention_npu.attend_pack, suits=attention_npu.suits_pack),
+        Way(
+            name="flash library",
+            device=CUDA,
+            run=attention_flash.attend_pack,
+            suits=attention_flash.suits_library_pack,
+        ),
+        Way(
+            name="flash torch",
+            device=CUDA,
+            run=attention_flash.attend_pack,
+            suits=attention_flash.suits_torch_pack,
+        ),
+        Way(name="rows", run=attend_in_rows),
+    ),
+)

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mllm_npu.ops.autocast import in_compute_dtype, without_autocast
+
 LONGEST_ROW = 1024
 """Up to here the kept shares take no more memory than the other results of a layer do."""
 _LARGEST_BLOCK = 96
@@ -44,16 +46,9 @@ def attend_in_blocks(q_BHQE: Tensor, k_BHQE: Tensor, v_BHQV: Tensor, *, scale: f
     """
     parts = (q_BHQE, k_BHQE, v_BHQV)
     rows = [in_compute_dtype(part).contiguous().flatten(0, 1) for part in parts]
-    with torch.autocast(q_BHQE.device.type, enabled=False):
+    with without_autocast(q_BHQE):
         out_NLV: Tensor = _CausalBlocks.apply(*rows, scale)  # type: ignore[no-untyped-call]
     return out_NLV.view(*q_BHQE.shape[:3], -1)
-
-
-def in_compute_dtype(tensor: Tensor) -> Tensor:
-    """The same values in the dtype of autocast, where that is on for the tensor's device."""
-    kind = tensor.device.type
-    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return tensor.to(torch.get_autocast_dtype(kind)) if is_on else tensor
 
 
 class _CausalBlocks(torch.autograd.Function):

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mllm_npu.ops.ways import Op, Way
+
 MAX_LOGITS = 2**27
 """Logits held at once, 256 MiB in bfloat16, and their gradients beside them; what is more goes in
 chunks that are computed again."""
@@ -40,14 +42,9 @@ def cross_entropy(
     Returns:
         The sum of the losses, float32 0-d, and the detached loss of each target, float32 [N].
     """
-    rows = max(1, max_logits // vocab_size)
-    if hidden_ND.shape[0] <= rows:
-        losses_N = _losses(hidden_ND, targets_N, to_logits)
-        return losses_N.sum(), losses_N.detach()
-    pairs = zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True)
-    chunks = [checkpoint(_losses, *pair, to_logits, use_reentrant=False) for pair in pairs]
-    losses_N = torch.cat(chunks)
-    return losses_N.sum(), losses_N.detach()
+    return _CROSS_ENTROPY(
+        hidden_ND, targets_N, to_logits, vocab_size=vocab_size, max_logits=max_logits
+    )
 
 
 def cross_entropy_reference(
@@ -56,6 +53,36 @@ def cross_entropy_reference(
     """Say slowly what `cross_entropy` sums, float32 [N]."""
     log_probabilities = to_logits(hidden_ND).float().log_softmax(-1)
     return -log_probabilities.gather(1, targets_N[:, None])[:, 0]
+
+
+def _sum_by_reference(
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    to_logits: Callable[[Tensor], Tensor],
+    *,
+    vocab_size: int,
+    max_logits: int,
+) -> tuple[Tensor, Tensor]:
+    losses_N = cross_entropy_reference(hidden_ND, targets_N, to_logits)
+    return losses_N.sum(), losses_N.detach()
+
+
+def _sum_in_chunks(
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    to_logits: Callable[[Tensor], Tensor],
+    *,
+    vocab_size: int,
+    max_logits: int,
+) -> tuple[Tensor, Tensor]:
+    rows = max(1, max_logits // vocab_size)
+    if hidden_ND.shape[0] <= rows:
+        losses_N = _losses(hidden_ND, targets_N, to_logits)
+        return losses_N.sum(), losses_N.detach()
+    pairs = zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True)
+    chunks = [checkpoint(_losses, *pair, to_logits, use_reentrant=False) for pair in pairs]
+    losses_N = torch.cat(chunks)
+    return losses_N.sum(), losses_N.detach()
 
 
 def _losses(hidden_ND: Tensor, targets_N: Tensor, to_logits: Callable[[Tensor], Tensor]) -> Tensor:
@@ -83,10 +110,17 @@ class _Losses(torch.autograd.Function):
             shares = logits.softmax(-1, dtype=torch.float32)
             places = targets[:, None]
             shares.scatter_(1, places, shares.gather(1, places) - 1)
-            torch.mul(shares, grad[:, None], out=out)
+            out.copy_(shares.mul_(grad[:, None]))
         return grad_NW, None
 
 
 def _split(logits_NW: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
     rows = max(1, _WIDENED // logits_NW.shape[-1])
     return [torch.split(part, rows) for part in (logits_NW, *others)]
+
+
+_CROSS_ENTROPY = Op(
+    "cross_entropy",
+    reference=_sum_by_reference,
+    ways=(Way(name="in chunks", run=_sum_in_chunks),),
+)

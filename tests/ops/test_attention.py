@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from mllm_npu.errors import RequestError
 from mllm_npu.ops.attention import (
     NEVER_VISIBLE,
     attend,
@@ -110,3 +111,8 @@ def test_dropout_of_everything_but_nothing_changes_the_softcapped_way_only_when_
     dropped = attend(q, k, v, mask=None, causal=True, scale=1.0, softcap=3.0, dropout=0.5)
     assert torch.isfinite(dropped).all()
     assert not torch.equal(quiet, dropped)
+
+
+def test_a_pack_of_other_tokens_is_refused():
+    with pytest.raises(RequestError, match=r"58 tokens in a pack of 57"):
+        packed_attention(*make_inputs(), pack_sequences((57,), "cpu"), scale=1.0)

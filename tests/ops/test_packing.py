@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mllm_npu.errors import RequestError
-from mllm_npu.ops.packing import pack_sequences, to_rows, to_tokens
+from mllm_npu.ops.packing import gradients_to_rows, pack_sequences, to_rows, to_tokens
 
 UNEQUAL = (3, 4, 60, 64, 165)
 
@@ -54,3 +54,32 @@ def test_gradients_equal_those_of_plain_indexing():
 def test_ends_that_do_not_rise_are_refused(ends):
     with pytest.raises(RequestError, match="rising ends"):
         pack_sequences(ends, "cpu")
+
+
+def test_nothing_is_planned_or_copied_before_it_is_asked_for():
+    packing = pack_sequences(UNEQUAL, "meta")
+    assert packing.longest == 101
+    assert not {"_rows", "gather", "places", "real", "bounds"} & set(vars(packing))
+    assert packing.gather is packing.gather
+    assert packing.gather.is_meta
+    assert packing.bounds.dtype == torch.int32
+    assert pack_sequences(UNEQUAL, "cpu").bounds.tolist() == [0, *UNEQUAL]
+
+
+def test_gradients_of_rows_are_zero_at_padding():
+    packing = pack_sequences((2, 5), "cpu")
+    rows = gradients_to_rows(torch.arange(1, 6.0), packing).view(2, 3)
+    assert rows.tolist() == [[3, 4, 5], [1, 2, 0]]
+    equal = pack_sequences((2, 4), "cpu")
+    tokens = torch.arange(4.0)
+    assert gradients_to_rows(tokens, equal) is tokens
+    swapped = pack_sequences((3, 40), "cpu")
+    assert torch.equal(
+        gradients_to_rows(torch.arange(40.0), swapped), torch.arange(40.0)[swapped.gather]
+    )
+
+
+def test_numbers_become_plain_ints():
+    ends = pack_sequences(torch.tensor([2, 5]), "cpu").sequence_ends
+    assert ends == (2, 5)
+    assert all(type(end) is int for end in ends)
