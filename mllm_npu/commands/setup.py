@@ -1,15 +1,14 @@
-"""Commands that look at what is set up: config, doctor."""
+"""Command that shows what is set up: config."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mllm_npu.commands.console import Json, Overrides, console, later
+from mllm_npu.commands.console import Json, Overrides, later
 
 app = typer.Typer()
 
@@ -34,16 +33,3 @@ def config(
     typer.echo(
         json.dumps(module.plain(composed)) if as_json else module.to_yaml(composed), nl=as_json
     )
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check Python, torch, devices, memory, disk; exit code 1 where something must be done."""
-    module = later("device.doctor")
-    checks = module.run_checks()
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(check) for check in checks]))
-    else:
-        console.print(module.checks_table(checks))
-    if any(check.state == "bad" for check in checks):
-        raise typer.Exit(1)

@@ -18,16 +18,12 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from mllm_npu.ops.attention_kernels import attention_kernels
+
 Recompute = Literal["none", "full", "selective"]
 RECOMPUTE = ("none", "full", "selective")
 
 _ops = torch.ops.aten
-_ATTENTION = {
-    _ops._scaled_dot_product_flash_attention.default,
-    _ops._scaled_dot_product_efficient_attention.default,
-    _ops._scaled_dot_product_cudnn_attention.default,
-    _ops._scaled_dot_product_flash_attention_for_cpu.default,
-}
 _PRODUCTS = {_ops.mm.default, _ops.addmm.default, _ops.linear.default}
 
 
@@ -57,9 +53,10 @@ def recompute_block(block: nn.Module, kind: Recompute) -> None:
 
 def _selective_contexts() -> Any:
     counts = {"forward": 0, "recompute": 0}
+    kept = attention_kernels()
 
     def choose(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        if operation in _ATTENTION:
+        if operation in kept:
             return CheckpointPolicy.MUST_SAVE
         if operation in _PRODUCTS:
             when = "recompute" if context.is_recompute else "forward"

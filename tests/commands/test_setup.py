@@ -11,12 +11,6 @@ def test_config_prints_what_overrides_give(capsys):
     assert composed["models"]["language_model"]["config"]["model_type"] == "qwen3"
 
 
-def test_doctor_for_machines(capsys):
-    assert main(["doctor", "--json"]) in (0, 1)
-    checks = json.loads(capsys.readouterr().out)
-    assert {"name", "state", "advice"} <= set(checks[0])
-
-
 def test_a_file_of_the_original_is_printed_as_values_of_ours(tmp_path, capsys):
     resampler = "{dim: 8, depth: 1, dim_head: 4, heads: 2, num_queries: 4, embedding_dim: 6}"
     target = "mllm_npu.models.generation.adapter_modules.SDXLAdapter.from_pretrained"

@@ -1,0 +1,1 @@
+"""Examine the machine and the installation; each check says what is and what to do about it."""
