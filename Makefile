@@ -12,10 +12,10 @@ TORCH_INDEX ?=
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; echo $$n)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-scenes test test-fast lint types floors docs-check constraints clean
+.PHONY: help install demo demo-scenes test test-fast test-npu test-torch-npu lint types floors docs-check constraints clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed-demo ## Make .venv and install the package with pinned versions
 
@@ -36,6 +36,12 @@ test: lint types floors ## Lint, types, floors and every test
 
 test-fast: $(VENV)/.installed-dev ## The tests that take less than ten seconds each
 	$(BIN)/pytest -n $(JOBS) -m "not slow"
+
+test-npu: $(VENV)/.installed-dev ## The package on the simulated NPU (part of test)
+	$(BIN)/pytest -n $(JOBS) tests/npusim
+
+test-torch-npu: $(VENV)/.installed-dev ## The package on the real torch_npu with stand-ins for CANN (44 MB)
+	$(PY) scripts/torch_npu_job.py
 
 lint: $(VENV)/.installed-dev ## Style of the code
 	$(BIN)/ruff check .
@@ -71,6 +77,7 @@ $(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-torch
+	sh scripts/install_compiler.sh $(PY)
 	$(PIP) -e ".[dev]"
 	$(PY) scripts/check_install.py
 	@touch $@
