@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mllm_npu import __version__
-from mllm_npu.commands import answering, data, setup, tokenizer, training, zoo
+from mllm_npu.commands import answering, data, doctor, parity, setup, tokenizer, training, zoo
 from mllm_npu.commands.console import EXIT_STOPPED
 from mllm_npu.errors import MllmNpuError
 
@@ -18,15 +20,28 @@ _UsageError: Any = typer.BadParameter.__base__
 
 EXIT_REFUSED = 2
 
+
+class _Root(TyperGroup):
+    """Knows commands of two words beside the command of the first one, as ``doctor parity``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that arguments begin with."""
+        two_words = " ".join(args[:2])
+        if two_words in self.commands:
+            return two_words, self.commands[two_words], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="mllm-npu",
+    cls=_Root,
     help="Compose, train, evaluate and talk to modular multimodal language models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for group in (training, answering, setup):
+for group in (training, answering, setup, doctor, parity):
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
@@ -53,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    # What teaches torch a device is imported where devices are looked for, so that a broken one is
+    # told in one line instead of torch's traceback.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         code = app(args=typed or ["--help"], prog_name="mllm-npu", standalone_mode=False)
     except MllmNpuError as error:

@@ -8,6 +8,7 @@ from mllm_npu.cli import main
     "command",
     [[], ["train"], ["evaluate"], ["generate"], ["chat"], ["data"], ["data", "digits"],
      ["data", "scenes"], ["data", "index"], ["data", "pictures"], ["config"], ["doctor"],
+     ["doctor", "parity"],
      ["redraw"], ["tokenizer"], ["tokenizer", "add-tokens"], ["zoo"], ["zoo", "import"]],
 )  # fmt: skip
 def test_every_command_explains_itself(command, capsys):

@@ -1,0 +1,1 @@
+"""Run the same configuration and data on two sides and name the first module that differs."""
