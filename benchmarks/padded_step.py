@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,30 @@ SAMPLES_PER_ROW_BATCH = 4
 WIDTH, LAYERS, HEADS, FEED_FORWARD = 256, 4, 4, 688
 VISION_WIDTH, VISION_LAYERS, VISION_HEADS, PATCH = 192, 4, 3, 14
 LEARNING_RATE = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a side computes, and in which dtype matrices are multiplied.
+
+    Args:
+        device: of the model.
+        compute_dtype: float32 multiplies as the weights are.
+        attention: what stock Hugging Face attends with.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    compute_dtype: torch.dtype = torch.float32
+    attention: str = "sdpa"
+
+    def autocast(self) -> torch.autocast:
+        """Matrices are multiplied in the compute dtype inside."""
+        is_mixed = self.compute_dtype is not torch.float32
+        return torch.autocast(self.device.type, self.compute_dtype, enabled=is_mixed)
+
+
+HERE = Place()
+"""One core of this machine."""
 
 
 def build_model(vocab_size: int) -> GeneralizedMultimodalModel:
@@ -92,21 +116,27 @@ class PackedSide:
     Args:
         model: changed by every step.
         trains_encoder: whether the vision encoder gets gradients.
+        place: where it computes.
     """
 
-    def __init__(self, model: GeneralizedMultimodalModel, *, trains_encoder: bool) -> None:
-        self.model = model
+    def __init__(
+        self, model: GeneralizedMultimodalModel, *, trains_encoder: bool, place: Place = HERE
+    ) -> None:
+        self.model = model.to(place.device)
+        self.place = place
         self.trains_encoder = trains_encoder
         self.optimizer = _optimizer(model, trains_encoder)
 
     def step(self, batch: Batch) -> float:
         """Forward, backward, update; the mean loss of a target before it."""
+        batch = batch.to(self.place.device)
         features_IKV = None
-        if not self.trains_encoder:
-            with torch.no_grad():
-                features_IKV = self.model.encode_tiles(batch.tiles)
-        losses = self.model(batch, tile_features_IKV=features_IKV)
-        loss = losses.total({"language": float(batch.num_targets)})
+        with self.place.autocast():
+            if not self.trains_encoder:
+                with torch.no_grad():
+                    features_IKV = self.model.encode_tiles(batch.tiles)
+            losses = self.model(batch, tile_features_IKV=features_IKV)
+            loss = losses.total({"language": float(batch.num_targets)})
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -135,6 +165,11 @@ class PaddedRows:
     read_tiles: Tensor
     read_slots: Tensor
 
+    def to(self, device: torch.device) -> PaddedRows:
+        """The same on a device."""
+        moved = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return PaddedRows(**{name: value.to(device) for name, value in moved.items()})
+
 
 class PaddedSide:
     """Stock LlamaForCausalLM on padded rows, stock SiglipVisionModel, and a copy of our projector.
@@ -143,18 +178,27 @@ class PaddedSide:
         model: whose weights it starts with; stays as it is.
         trains_encoder: whether the vision encoder gets gradients.
         length: tokens of a row; None pads to the longest sample of a batch of rows.
+        place: where it computes.
+        rows: samples it takes at once.
     """
 
     def __init__(
-        self, model: GeneralizedMultimodalModel, *, trains_encoder: bool, length: int | None
+        self,
+        model: GeneralizedMultimodalModel,
+        *,
+        trains_encoder: bool,
+        length: int | None,
+        place: Place = HERE,
+        rows: int = SAMPLES_PER_ROW_BATCH,
     ) -> None:
         ours: Any = model.language_model
         config = LlamaConfig(**{**ours.causal_lm.config.to_dict(), "use_cache": False})
-        causal_lm = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+        causal_lm = LlamaForCausalLM._from_config(config, attn_implementation=place.attention)
         causal_lm.load_state_dict(ours.causal_lm.state_dict())
         reader = copy.deepcopy(model)
         del reader.language_model
-        self.parts = nn.ModuleDict({"causal_lm": causal_lm, "reader": reader})
+        self.parts = nn.ModuleDict({"causal_lm": causal_lm, "reader": reader}).to(place.device)
+        self.place, self.rows = place, rows
         self.causal_lm: Any = causal_lm
         self.reader = reader
         self.length = length
@@ -163,14 +207,15 @@ class PaddedSide:
 
     def step(self, batch: Batch) -> float:
         """Forward and backward of all rows, four at a time, then one update."""
-        total = 0.0
+        losses = []
         for rows in self.lay_out(batch):
-            loss = self._loss(rows, batch.num_targets)
+            with self.place.autocast():
+                loss = self._loss(rows.to(self.place.device), batch.num_targets)
             loss.backward()
-            total += loss.item()
+            losses.append(loss.detach())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total
+        return sum(loss.item() for loss in losses)
 
     def _loss(self, rows: PaddedRows, num_targets: int) -> Tensor:
         embeds_SLD = self.causal_lm.get_input_embeddings()(rows.ids)
@@ -179,7 +224,8 @@ class PaddedSide:
                 features_IKV = self._encode(rows.tiles)
             tokens_RQD = self.reader.read(features_IKV[rows.read_tiles], rows.tile_positions)
             flat = embeds_SLD.flatten(0, 1)
-            flat = flat.index_copy(0, rows.read_slots.flatten(), tokens_RQD.flatten(0, 1))
+            tokens = tokens_RQD.flatten(0, 1).to(flat.dtype)
+            flat = flat.index_copy(0, rows.read_slots.flatten(), tokens)
             embeds_SLD = flat.view_as(embeds_SLD)
         # Hugging Face divides by the number of targets of the whole step.
         return self.causal_lm(
@@ -192,7 +238,10 @@ class PaddedSide:
     def _encode(self, tiles_I3HW: Tensor) -> Tensor:
         """By the encoder of Hugging Face as it is, on pixels as its image processor gives them."""
         encoder: Any = self.reader.vision_encoder
-        mean, std = (torch.tensor(part).view(3, 1, 1) for part in (encoder.mean, encoder.std))
+        mean, std = (
+            torch.tensor(part, device=tiles_I3HW.device).view(3, 1, 1)
+            for part in (encoder.mean, encoder.std)
+        )
         return encoder.vision_model((tiles_I3HW / 255 - mean) / std).last_hidden_state
 
     def lay_out(self, batch: Batch) -> Iterator[PaddedRows]:
@@ -201,8 +250,8 @@ class PaddedSide:
         labels_T[batch.target_positions + 1] = batch.targets
         ends = batch.sequence_ends
         bounds = list(zip((0, *ends), ends, strict=False))
-        for first in range(0, len(bounds), SAMPLES_PER_ROW_BATCH):
-            yield self._rows(batch, labels_T, bounds[first : first + SAMPLES_PER_ROW_BATCH])
+        for first in range(0, len(bounds), self.rows):
+            yield self._rows(batch, labels_T, bounds[first : first + self.rows])
 
     def _rows(
         self, batch: Batch, labels_T: Tensor, bounds: Sequence[tuple[int, int]]

@@ -15,7 +15,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from mllm_npu.device.transfer import to_device
+
 IGNORED_LABEL = -100
+
+Blocks = tuple[tuple[int, int], ...]
+"""First token and end of each of some runs of tokens, rising, on the host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,7 @@ class Batch:
         pictures: uint8 [G, 3, S, S] where an image decoder is trained, else None.
         conditions: uint8 [G, 3, S, S] where that decoder takes the picture to change, else None.
         condition_weights: 1 where there is such a picture, float32 [G], else None.
+        read_blocks: first place and end of each read tile, rising, on the host.
         num_drawn: real drawn pictures, on the host.
         keys, sources, tasks: of each sequence; empty strings for the blank one.
     """
@@ -113,6 +119,7 @@ class Batch:
     pictures: Tensor | None = None
     conditions: Tensor | None = None
     condition_weights: Tensor | None = None
+    read_blocks: Blocks = ()
     num_drawn: int = 0
     keys: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -133,9 +140,9 @@ class Batch:
         """Tokens that carry loss; a shape, so no device is asked."""
         return int(self.targets.numel())
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
-        """The same batch with its tensors on ``device``; host-side values stay as they are."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with its tensors on ``device``; the host does not wait for the copies."""
+        return self._map(lambda tensor: to_device(tensor, device))
 
     def pin_memory(self) -> Self:
         """The same batch in page-locked memory, so that copies to the device overlap with work."""
@@ -148,6 +155,12 @@ class Batch:
             if isinstance(value := getattr(self, entry.name), Tensor)
         }
         return dataclasses.replace(self, **changed)
+
+
+def tile_blocks(slots_RQ: Tensor) -> Blocks:
+    """The runs of tokens that read tiles are, from their places on the host, int64 [R, Q]."""
+    first_and_last: list[list[int]] = slots_RQ[:, [0, -1]].tolist() if slots_RQ.numel() else []
+    return tuple(sorted((first, last + 1) for first, last in first_and_last))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mllm_npu.batch import IGNORED_LABEL, Batch, Sample
+from mllm_npu.batch import IGNORED_LABEL, Batch, Sample, tile_blocks
 from mllm_npu.processing.processor import Processor
 from mllm_npu.processing.tile_buffer import TileBuffer, join_tiles
 
@@ -103,6 +103,7 @@ def collate(
     first = torch.repeat_interleave(torch.tensor(starts), torch.tensor(lengths))
     target_positions, targets, target_sequences = _shift_targets(rows, first)
     num_rows = num_drawn + draws_none
+    read_slots = _join([row.read_slots for row in rows], starts)
     return Batch(
         input_ids=torch.cat([row.input_ids for row in rows]),
         position_ids=torch.arange(ends[-1]) - first,
@@ -113,7 +114,8 @@ def collate(
         tiles=join_tiles(tiles) if buffer is None else buffer.join(tiles),
         tile_positions=torch.cat([row.tile_positions for row in rows]),
         read_tiles=_join([row.read_tiles for row in rows], tile_starts),
-        read_slots=_join([row.read_slots for row in rows], starts),
+        read_slots=read_slots,
+        read_blocks=tile_blocks(read_slots),
         draw_tiles=_join([row.draw_tiles for row in rows], tile_starts),
         draw_slots=_join([row.draw_slots for row in rows], starts),
         draw_weights=torch.ones(num_rows) if num_drawn else torch.zeros(num_rows),

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
+from mllm_npu.device.transfer import pick_rows, to_device
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.processing.image_transform import stretch, to_picture
 
@@ -54,11 +55,13 @@ def draw_pictures(
             stretch(picture, decoder.picture_size) for picture in given if picture is not None
         ]
         pictures_G3SS = model.draw(
-            features_GPV[places],
+            pick_rows(features_GPV, places),
             steps=steps,
             guidance=guidance,
             generator=[generators[place] for place in places],
-            conditions_G3SS=torch.stack(sources).to(features_GPV.device) if changes else None,
+            conditions_G3SS=to_device(torch.stack(sources), features_GPV.device)
+            if changes
+            else None,
             image_guidance=image_guidance,
         )
         drawn.update(zip(places, map(to_picture, pictures_G3SS.cpu()), strict=True))
@@ -98,7 +101,7 @@ def redraw(
         tiles_G3HW = torch.stack([stretch(picture, size, exact=exact) for picture in chunk])
         redrawn += draw_pictures(
             model,
-            model.target_features(model.encode_tiles(tiles_G3HW.to(device))),
+            model.target_features(model.encode_tiles(to_device(tiles_G3HW, device))),
             options=[options] * len(chunk),
             generators=[Generator().manual_seed(seed) for _ in chunk],
             conditions=given[start : start + max_batch],

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mllm_npu.batch import Sample
+from mllm_npu.batch import Sample, tile_blocks
+from mllm_npu.device.transfer import pick_rows
 from mllm_npu.errors import RequestError
 from mllm_npu.inference.drawing import draw_pictures, fresh_seed, redraw
 from mllm_npu.inference.events import Event, Finished, ImageMade, Reply, collect_reply
@@ -25,11 +26,11 @@ from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.prompts import check_question, embed_prompts
 from mllm_npu.inference.sampling import choose_tokens
 from mllm_npu.processing.conversation import Conversation, Text
+from mllm_npu.processing.raster import to_pillow
 
 if TYPE_CHECKING:
     from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
     from mllm_npu.processing.processor import Processor
-from mllm_npu.processing.raster import to_pillow
 
 __all__ = ["Engine", "GenerationOptions"]
 
@@ -159,11 +160,13 @@ class Engine:
             samples.append(self.processor.encode(conversation, reply=True))
         with torch.inference_mode():
             prompts = embed_prompts(self.model, samples, self.device, self.max_batch)
+        sees_tiles = self.model.bidirectional_images
         rows = [
             LiveRow(
                 number=number,
                 options=options,
                 prompt_LD=prompt_LD,
+                prompt_blocks=tile_blocks(sample.read_slots) if sees_tiles else (),
                 room=self.processor.max_tokens - len(prompt_LD),
                 seed=fresh_seed(options.seed),
                 decode=self.processor.decode_text,
@@ -172,7 +175,9 @@ class Engine:
                 stop_ids=self._stop_ids,
                 shown=_last_picture(conversation),
             )
-            for (number, conversation, options), prompt_LD in zip(requests, prompts, strict=True)
+            for (number, conversation, options), sample, prompt_LD in zip(
+                requests, samples, prompts, strict=True
+            )
         ]
         for row in rows:
             row.check_room()
@@ -200,13 +205,15 @@ class Engine:
 
     def _advance(self, group: Group) -> list[NumberedEvent]:
         language_model = self.model.language_model
-        hidden_BLD = language_model.extend(group.pending_BLD, group.cache)
+        hidden_BLD = language_model.extend(
+            group.pending_BLD, group.cache, blocks=group.pending_blocks
+        )
         events = self._finish_pictures(group, hidden_BLD) if group.draws else []
         live = [(place, row) for place, row in group.live() if not row.finished]
         if not live:
             return events
         scores_BC = self._tokens.mask_scores(
-            language_model.logits(hidden_BLD[[place for place, _ in live], -1]),
+            language_model.logits(pick_rows(hidden_BLD[:, -1], [place for place, _ in live])),
             may_draw=[self.can_draw and row.may_draw for _, row in live],
         )
         chosen = choose_tokens(
@@ -221,7 +228,7 @@ class Engine:
     def _finish_pictures(self, group: Group, hidden_BLD: Tensor) -> list[NumberedEvent]:
         places, rows = zip(*group.live(), strict=True)
         artist = self._require_artist()
-        features_GPV = self._tokens.predict_features(artist, hidden_BLD[list(places)])
+        features_GPV = self._tokens.predict_features(artist, pick_rows(hidden_BLD, places))
         pictures = draw_pictures(
             artist,
             features_GPV,

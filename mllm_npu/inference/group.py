@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mllm_npu.batch import Blocks
+from mllm_npu.device.transfer import to_device
 from mllm_npu.inference.live_row import LiveRow
 from mllm_npu.models.interfaces import LanguageModel
 
@@ -24,6 +26,7 @@ class Group:
         rows: the requests by cache row.
         cache: what the language model has read.
         pending_BLD: what it reads next, float.
+        pending_blocks: for each row the runs of it that see all of themselves; empty for none.
         draws: whether the pending tokens end with a picture, in every row that is live.
     """
 
@@ -31,6 +34,7 @@ class Group:
     cache: Any
     pending_BLD: Tensor
     draws: bool
+    pending_blocks: Sequence[Blocks] = ()
 
     def live(self) -> list[tuple[int, LiveRow]]:
         """Live requests with their cache row."""
@@ -45,11 +49,13 @@ def begin_group(rows: Sequence[LiveRow], language_model: LanguageModel) -> Group
         language_model: gives the cache and the embeddings.
     """
     histories = [torch.cat([row.prompt_LD, embed_ids(row.ids, language_model)]) for row in rows]
+    has_blocks = any(row.prompt_blocks for row in rows)
     return Group(
         rows=list(rows),
         cache=language_model.new_cache(),
         pending_BLD=torch.stack(histories),
         draws=rows[0].draws,
+        pending_blocks=[row.prompt_blocks for row in rows] if has_blocks else (),
     )
 
 
@@ -78,10 +84,11 @@ def go_on(group: Group, language_model: LanguageModel) -> list[Group]:
     example = group.live()[0][1]
     fed = [(example if row is None else row).ids[-num_new:] for row in group.rows]
     group.pending_BLD = torch.stack([embed_ids(ids, language_model) for ids in fed])
+    group.pending_blocks = ()
     return [*split_off, group]
 
 
 def embed_ids(ids: Sequence[int], language_model: LanguageModel) -> Tensor:
     """Embeddings of host-side ids, float [len(ids), D], on the device of the model."""
     device = next(language_model.parameters()).device
-    return language_model.embed(torch.tensor(ids, dtype=torch.int64, device=device))
+    return language_model.embed(to_device(torch.tensor(ids, dtype=torch.int64), device))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mllm_npu.device.transfer import to_device
+
 if TYPE_CHECKING:
     from mllm_npu.models.mllm import SEED
     from mllm_npu.processing.processor import Processor
@@ -42,7 +44,7 @@ class ImageTokens:
         banned_C[len(processor.tokenizer) :] = True
         if processor.pad_id != processor.eos_id:
             banned_C[processor.pad_id] = True
-        self._banned_C = banned_C.to(device)
+        self._banned_C = to_device(banned_C, device)
 
     def mask_scores(self, scores_BC: Tensor, *, may_draw: Sequence[bool]) -> Tensor:
         """Set what may not be chosen to -inf, float [B, C] -> float32 [B, C].
@@ -52,9 +54,9 @@ class ImageTokens:
             may_draw: for each row whether ``<img>`` may be chosen.
         """
         masked_BC = scores_BC.float().masked_fill(self._banned_C, -torch.inf)
-        silent_B = [row for row, may in enumerate(may_draw) if not may]
-        if silent_B:
-            masked_BC[silent_B, self.begin] = -torch.inf
+        if not all(may_draw):
+            silent_B = torch.tensor([not may for may in may_draw])
+            masked_BC[:, self.begin].masked_fill_(to_device(silent_B, masked_BC.device), -torch.inf)
         return masked_BC
 
     def predict_features(self, model: SEED, hidden_BLD: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 from torch import Generator, Tensor
 
+from mllm_npu.batch import Blocks
 from mllm_npu.errors import RequestError
 from mllm_npu.inference.events import Event, Finished, FinishReason, TextDelta
 from mllm_npu.inference.options import GenerationOptions
@@ -28,6 +29,7 @@ class LiveRow:
         number: place of the request among those asked together.
         options: as asked.
         prompt_LD: embeddings of the question, float.
+        prompt_blocks: runs of its tokens that see all of themselves.
         room: tokens that still fit after the prompt.
         seed: of this request, never None.
         decode: token ids -> text.
@@ -47,6 +49,7 @@ class LiveRow:
     image_block: Sequence[int]
     stop_ids: frozenset[int]
     shown: Image.Image | None = None
+    prompt_blocks: Blocks = ()
     ids: list[int] = field(default_factory=list)
     num_chosen: int = 0
     num_pictures: int = 0

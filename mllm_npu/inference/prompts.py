@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mllm_npu.batch import Sample
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import RequestError
 from mllm_npu.processing.conversation import Conversation, Text
 
@@ -55,10 +56,10 @@ def embed_prompts(
     prompts: list[Tensor] = []
     start = 0
     for sample, num in zip(samples, num_tiles, strict=True):
-        embeds_LD = model.language_model.embed(sample.input_ids.to(device))
+        embeds_LD = model.language_model.embed(to_device(sample.input_ids, device))
         if num:
             tokens_MD = read_RQD[start : start + num].flatten(0, 1).to(embeds_LD.dtype)
-            slots_M = sample.read_slots.flatten().to(device)
+            slots_M = to_device(sample.read_slots.flatten(), device)
             embeds_LD = embeds_LD.index_copy(0, slots_M, tokens_MD)
         start += num
         prompts.append(embeds_LD)
@@ -76,6 +77,6 @@ def _read_tiles(
     read: list[Tensor] = []
     for start in range(0, len(tiles_R3HW), max_tiles):
         chunk = slice(start, start + max_tiles)
-        features_IKV = model.encode_tiles(tiles_R3HW[chunk].to(device))
-        read.append(model.read(features_IKV, places_R2[chunk].to(device)))
+        features_IKV = model.encode_tiles(to_device(tiles_R3HW[chunk], device))
+        read.append(model.read(features_IKV, to_device(places_R2[chunk], device)))
     return torch.cat(read)

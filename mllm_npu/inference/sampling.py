@@ -27,12 +27,14 @@ def choose_tokens(
         generators: of each row, on the CPU so that a seed means the same on every device.
 
     Returns:
-        The B chosen ids.
+        The B chosen ids. The device is asked once.
     """
-    chosen = scores_BC.argmax(dim=-1).tolist()
+    if any(row_options.temperature > 0 for row_options in options):
+        scores_BC = scores_BC.float().cpu()
+    chosen: list[int] = scores_BC.argmax(dim=-1).tolist()
     for row, (row_options, generator) in enumerate(zip(options, generators, strict=True)):
         if row_options.temperature > 0:
-            chances_C = chances(scores_BC[row].float().cpu(), row_options)
+            chances_C = chances(scores_BC[row], row_options)
             chosen[row] = int(torch.multinomial(chances_C, 1, generator=generator))
     return chosen
 

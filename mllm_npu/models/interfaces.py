@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from mllm_npu.batch import Blocks
+
 
 class VisionEncoder(nn.Module, ABC):
     """Turns uint8 tiles into features; normalises on the device it lives on.
@@ -86,7 +88,12 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Sequence[int]
+        self,
+        embeds_TD: Tensor,
+        *,
+        position_ids_T: Tensor,
+        sequence_ends: Sequence[int],
+        blocks: Blocks = (),
     ) -> Tensor:
         """Run packed sequences -> last hidden states, final norm applied, float [T, D].
 
@@ -94,6 +101,7 @@ class LanguageModel(nn.Module, ABC):
             embeds_TD: embeddings of all sequences end to end.
             position_ids_T: place of each token in its own sequence, int64.
             sequence_ends: cumulative ends on the host, without a leading 0.
+            blocks: runs of tokens that see all of themselves; the others see what is before them.
         """
 
     @abstractmethod
@@ -106,7 +114,12 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def extend(
-        self, embeds_BLD: Tensor, cache: Any, lengths: Sequence[int] | None = None
+        self,
+        embeds_BLD: Tensor,
+        cache: Any,
+        lengths: Sequence[int] | None = None,
+        *,
+        blocks: Sequence[Blocks] = (),
     ) -> Tensor:
         """Append L tokens to every row of the cache and give their hidden states, float [B, L, D].
 
@@ -116,6 +129,8 @@ class LanguageModel(nn.Module, ABC):
             cache: from ``new_cache``, changed in place; its ``lengths`` are the tokens of each row
                 and its ``select(rows)`` keeps some rows.
             lengths: valid new tokens of each row, 0..L, on the host; None means all.
+            blocks: for each row the runs of its new tokens that see all of themselves; none at all
+                means that no row has any.
         """
 
     @abstractmethod

@@ -31,6 +31,8 @@ class GeneralizedMultimodalModel(nn.Module):
         projector: turns features into embeddings of the language model.
         patch_positions: add a learnt embedding of where a tile lies in its picture to all its
             tokens.
+        bidirectional_images: the tokens of a tile see all of the tile, not only what is before
+            them.
         language_weight: factor of the language loss.
         pretrained_model_name_path: file or folder that holds its weights, for who builds it; the
             model does not open it.
@@ -49,6 +51,7 @@ class GeneralizedMultimodalModel(nn.Module):
         vision_encoder: VisionEncoder,
         projector: Projector,
         patch_positions: bool = False,
+        bidirectional_images: bool = False,
         language_weight: float = 1.0,
         pretrained_model_name_path: str | None = None,
     ) -> None:
@@ -62,6 +65,7 @@ class GeneralizedMultimodalModel(nn.Module):
             projector,
         )
         self.language_weight = language_weight
+        self.bidirectional_images = bidirectional_images
         self.patch_pos_embed = _position_weights(language_model.width) if patch_positions else None
 
     def forward(self, batch: Batch, *, tile_features_IKV: Tensor | None = None) -> Losses:
@@ -120,6 +124,7 @@ class GeneralizedMultimodalModel(nn.Module):
             self.embed_batch(batch, tile_features_IKV),
             position_ids_T=batch.position_ids,
             sequence_ends=batch.sequence_ends,
+            blocks=batch.read_blocks if self.bidirectional_images else (),
         )
 
     def _losses(self, batch: Batch, features_IKV: Tensor, hidden_TD: Tensor) -> Losses:
@@ -154,6 +159,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
             only the features are learnt; such a model cannot draw.
         drawn_features: the space of those features (pooled, standardised).
         patch_positions: see `GeneralizedMultimodalModel`.
+        bidirectional_images: see `GeneralizedMultimodalModel`.
         language_weight: factor of the language loss.
         image_weight: factor of the feature loss.
         image_loss: "mse" or "cosine".
@@ -175,6 +181,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
         drawn_features: DrawnFeatures,
         image_decoder: ImageDecoder | None = None,
         patch_positions: bool = False,
+        bidirectional_images: bool = False,
         language_weight: float = 1.0,
         image_weight: float = 1.0,
         image_loss: Literal["mse", "cosine"] = "mse",
@@ -185,6 +192,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
             vision_encoder=vision_encoder,
             projector=projector,
             patch_positions=patch_positions,
+            bidirectional_images=bidirectional_images,
             language_weight=language_weight,
             pretrained_model_name_path=pretrained_model_name_path,
         )

@@ -13,6 +13,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import ConfigError
 
 Encode = Callable[[Tensor], Tensor]
@@ -22,10 +23,13 @@ FIRST_ROWS = 1024
 
 
 class FeatureCache:
-    """A table of features on the host, keyed by the bytes of the tile.
+    """A table of features where the encoder computes, keyed by the bytes of the tile.
+
+    It lies on the encoder's device, because from there to the host and back a step would have to
+    wait for the device.
 
     Args:
-        max_gib: memory the table may take; tiles beyond it are encoded each time they come.
+        max_gib: memory the table may take there; tiles beyond it are encoded each time they come.
 
     Attributes:
         num_hits: tiles that were found.
@@ -75,29 +79,29 @@ class FeatureCache:
         self.num_encoded += len(unseen)
         if not unseen:
             return self._look_up([self._rows[key] for key in keys], device)
-        fresh_UKV = encoder(tiles_I3HW[list(unseen.values())].to(device))
-        if len(unseen) == len(keys):
-            self._store(list(unseen), fresh_UKV)
-            return fresh_UKV
-        return self._join(keys, list(unseen), fresh_UKV)
+        fresh_UKV = encoder(to_device(tiles_I3HW[list(unseen.values())], device))
+        features_IKV = self._join(keys, list(unseen), fresh_UKV)
+        self._store(list(unseen), fresh_UKV)
+        return features_IKV
 
     def _join(self, keys: list[bytes], unseen: list[bytes], fresh_UKV: Tensor) -> Tensor:
-        places = {key: number for number, key in enumerate(unseen)}
-        known = [place for place, key in enumerate(keys) if key not in places]
-        fresh = [place for place, key in enumerate(keys) if key in places]
-        joined = fresh_UKV.new_empty(len(keys), *fresh_UKV.shape[1:])
-        joined[fresh] = fresh_UKV[[places[keys[place]] for place in fresh]]
-        if known:
-            joined[known] = self._look_up(
-                [self._rows[keys[place]] for place in known], joined.device
-            )
-        self._store(unseen, fresh_UKV)
-        return joined
+        """Known and fresh features in the order of the tiles."""
+        if len(unseen) == len(keys):
+            return fresh_UKV
+        known = [self._rows[key] for key in keys if key in self._rows]
+        places = {key: len(known) + number for number, key in enumerate(unseen)}
+        next_known = iter(range(len(known)))
+        order = [places[key] if key in places else next(next_known) for key in keys]
+        parts = [self._look_up(known, fresh_UKV.device)] if known else []
+        joined = torch.cat([*parts, fresh_UKV])
+        return joined.index_select(0, to_device(torch.tensor(order), joined.device))
 
     def _look_up(self, rows: list[int], device: torch.device) -> Tensor:
         if self._table_NKV is None:
             raise ConfigError("The feature cache was asked for tiles before it has stored any.")
-        return self._table_NKV.index_select(0, torch.tensor(rows)).to(device, non_blocking=True)
+        table_NKV = self._table_NKV
+        found_IKV = table_NKV.index_select(0, to_device(torch.tensor(rows), table_NKV.device))
+        return found_IKV.to(device)
 
     def _store(self, keys: list[bytes], features_UKV: Tensor) -> None:
         row_bytes = features_UKV[0].numel() * features_UKV.element_size()
@@ -106,7 +110,7 @@ class FeatureCache:
         if num_fitting <= 0:
             return
         table = self._grow(first + num_fitting, self.max_bytes // row_bytes, features_UKV)
-        table[first : first + num_fitting] = features_UKV[:num_fitting].cpu()
+        table[first : first + num_fitting] = features_UKV[:num_fitting]
         self._rows.update(zip(keys[:num_fitting], range(first, first + num_fitting), strict=True))
 
     def _grow(self, num_needed: int, max_rows: int, like_UKV: Tensor) -> Tensor:
@@ -114,7 +118,7 @@ class FeatureCache:
         if table is not None and table.shape[0] >= num_needed:
             return table
         num_rows = min(max_rows, max(FIRST_ROWS, 2 * num_needed))
-        larger = torch.empty(num_rows, *like_UKV.shape[1:], dtype=like_UKV.dtype)
+        larger = like_UKV.new_empty(num_rows, *like_UKV.shape[1:])
         if table is not None:
             larger[: len(self._rows)] = table[: len(self._rows)]
         self._table_NKV = larger

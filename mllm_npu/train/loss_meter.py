@@ -116,7 +116,7 @@ class LossMeter:
         sums: dict[str, float] = {}
         for name in self._entries[0].losses.terms if self._entries else ():
             terms = [entry.losses.terms[name] for entry in self._entries]
-            total = sum(torch.stack([term.total.double() for term in terms]).tolist())
+            total = sum(torch.stack([term.total.float() for term in terms]).tolist())
             _add(sums, "terms", name, total, float(sum(term.count for term in terms)))
         for title, parts in (
             ("loss", [_of_targets(entry) for entry in self._entries]),

@@ -64,7 +64,8 @@ def program_calls(page: str) -> list[list[str]]:
 
 def command_of(call: list[str]) -> list[str]:
     """The words that name a command: ["data", "digits"] of ["data", "digits", "--out", "x"]."""
-    return call[:2] if call[:1] and call[0] in GROUPS else call[:1]
+    is_long = (call[:1] and call[0] in GROUPS) or call[:2] == ["doctor", "parity"]
+    return call[:2] if is_long else call[:1]
 
 
 def missing_options(overrides: list[str], folder: Path = CONFIG_FOLDER) -> list[str]:

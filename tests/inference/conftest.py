@@ -29,6 +29,7 @@ class BigramLanguageModel(nn.Module):
         super().__init__()
         self.table_CC = nn.Parameter(torch.zeros(VOCABULARY, VOCABULARY))
         self.fed = []
+        self.blocks = []
         with torch.no_grad():
             for before, after in table.items():
                 self.table_CC[before, after] = 5.0
@@ -42,10 +43,11 @@ class BigramLanguageModel(nn.Module):
     def new_cache(self):
         return []
 
-    def extend(self, embeds_BLD, cache):
+    def extend(self, embeds_BLD, cache, *, blocks=()):
         assert not cache or len(cache[0]) == len(embeds_BLD)
         cache.append(embeds_BLD)
         self.fed.append(tuple(embeds_BLD.shape[:2]))
+        self.blocks.append(tuple(blocks))
         return embeds_BLD @ self.table_CC
 
 
@@ -71,6 +73,8 @@ class ColourDecoder(nn.Module):
 
 
 class FakeModel(nn.Module):
+    bidirectional_images = False
+
     def __init__(self, table, *, draws=True, takes_condition=False):
         super().__init__()
         self.language_model = BigramLanguageModel(table)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mllm_npu.models.image_decoder import sdxl
 from mllm_npu.models.image_decoder.sdxl import SDXLImageDecoder
 
 GOLDEN = "e2_sdxl_adapter"
@@ -46,7 +47,7 @@ def test_the_loss_is_the_mean_of_what_the_step_gives(golden, model, monkeypatch)
     decoder = model.image_decoder
     monkeypatch.setattr(decoder.noise, "add", lambda latents, noise, times: tensors["in.lat"])
     monkeypatch.setattr(torch, "randint", lambda *_, **__: tensors["in.timesteps"])
-    monkeypatch.setattr(torch, "randn_like", lambda _: tensors["in.noise"])
+    monkeypatch.setattr(sdxl, "noise_like", lambda _: tensors["in.noise"])
     losses = decoder.loss(torch.zeros(2, 8, 16, 16), tensors["in.emb"])
     # Recorded with times and sizes of its own; only the sizes differ.
     expected = decoder.predict_noise(tensors["in.lat"], tensors["in.timesteps"], tensors["in.emb"])

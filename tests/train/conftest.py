@@ -52,7 +52,9 @@ class FakeLanguageModel(LanguageModel):
     def embed(self, ids: Tensor) -> Tensor:
         return self.table(ids)
 
-    def forward(self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Any) -> Tensor:
+    def forward(
+        self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Any, blocks: Any = ()
+    ) -> Tensor:
         begins = [0, *sequence_ends[:-1]]
         parts = [
             embeds_TD[begin:end].cumsum(0) for begin, end in zip(begins, sequence_ends, strict=True)
@@ -65,7 +67,7 @@ class FakeLanguageModel(LanguageModel):
     def new_cache(self) -> Any:
         raise NotImplementedError
 
-    def extend(self, embeds_BLD: Tensor, cache: Any) -> Tensor:
+    def extend(self, embeds_BLD: Tensor, cache: Any, **_: Any) -> Tensor:
         raise NotImplementedError
 
     def resize_vocabulary(self, num_tokens: int) -> None:

@@ -154,17 +154,23 @@ def test_other_families_cost_their_matrices(family, attention, active):
 
 
 @pytest.mark.parametrize(
-    ("family", "attention"),
-    [({"model_type": "mixtral", "num_local_experts": 2}, "packed"), ({}, "per_sequence")],
+    ("family", "attention", "is_estimated"),
+    [
+        ({"model_type": "mixtral", "num_local_experts": 2}, "packed", True),
+        ({}, "per_sequence", False),
+    ],
 )
-def test_a_family_that_asks_for_values_is_estimated_from_its_weights(family, attention):
-    """Which experts a token goes to, and what a mask of whole rows hides, depend on values."""
+def test_a_family_that_asks_for_values_is_estimated_from_its_weights(
+    family, attention, is_estimated
+):
+    """Which experts a token goes to depends on values."""
     config = {**LANGUAGE_CONFIGS["llama"], "tie_word_embeddings": False, **family}
     model = tiny_mllm()
     model.language_model = HuggingFaceLanguageModel(config=config, attention=attention)
     language = find_costs(MultimodalObjective(model=model, trainable=["*"]))["language_model"]
     experts = LAYERS * (3 * WIDTH * INNER + 2 * WIDTH) if family else 0
-    assert all(cost.is_estimated for unit, cost in language.items() if unit != "calls")
+    costs = [cost for unit, cost in language.items() if unit != "calls"]
+    assert all(cost.is_estimated == is_estimated for cost in costs)
     assert language["tokens"].total == 6 * (LINEAR + experts)
     assert language["attention"].total == 3 * SEEN
 

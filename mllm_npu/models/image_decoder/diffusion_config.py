@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.models.fused_layers import fuse_layers
 
 SDXL_UNET: Mapping[str, Any] = {
     "sample_size": 128,
@@ -108,7 +109,9 @@ def build_unet(config: Mapping[str, Any], **changes: Any) -> Any:
     """
     from diffusers import UNet2DConditionModel  # noqa: PLC0415 - slow import
 
-    return _build(UNet2DConditionModel, {**config, **changes}, "unet")
+    unet = _build(UNet2DConditionModel, {**config, **changes}, "unet")
+    fuse_layers(unet)
+    return unet
 
 
 def build_vae(config: Mapping[str, Any]) -> Any:

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from mllm_npu.errors import ConfigError, RequestError
-from mllm_npu.models.image_decoder.noise import draw_noise
+from mllm_npu.models.fused_layers import fuse_layers
+from mllm_npu.models.image_decoder.noise import chosen_share, draw_noise, noise_like
 from mllm_npu.models.image_decoder.pixels import to_levels, to_pixels
 from mllm_npu.models.interfaces import ImageDecoder
 from mllm_npu.models.positions import grid_side, sincos_grid
@@ -120,9 +121,9 @@ class FlowImageDecoder(ImageDecoder):
         """
         clean_GCSS = encoded_GCHW
         num_pictures, device = len(clean_GCSS), clean_GCSS.device
-        times_G111 = torch.randn(num_pictures, 1, 1, 1, device=device).sigmoid()
-        noisy_GCSS = torch.lerp(clean_GCSS, torch.randn_like(clean_GCSS), times_G111)
-        dropped_G11 = (torch.rand(num_pictures, 1, 1, device=device) < self.null_share).to(
+        times_G111 = noise_like(clean_GCSS[:, :1, :1, :1]).sigmoid()
+        noisy_GCSS = torch.lerp(clean_GCSS, noise_like(clean_GCSS), times_G111)
+        dropped_G11 = chosen_share(self.null_share, (num_pictures, 1, 1), device).to(
             features_GPV.dtype
         )
         condition_GPV = torch.lerp(features_GPV, self.null_PV.expand_as(features_GPV), dropped_G11)
@@ -233,7 +234,7 @@ def _build_unet(
     from diffusers import UNet2DConditionModel  # noqa: PLC0415 - slow import
 
     inner = len(block_channels) - 1
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=size,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -246,3 +247,5 @@ def _build_unet(
         # Named so for old checkpoints: diffusers reads it as the number of heads.
         attention_head_dim=num_heads,
     )
+    fuse_layers(unet)
+    return unet

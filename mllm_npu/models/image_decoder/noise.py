@@ -7,7 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import RequestError
+
+
+def noise_like(values: Tensor) -> Tensor:
+    """Normal noise in the shape, dtype and place of other values, drawn on the host."""
+    noise = torch.randn(values.shape, dtype=values.dtype, device="cpu")
+    return to_device(noise, values.device)
+
+
+def chosen_share(share: float, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """True at about a share of the places, bool of this shape, drawn on the host."""
+    return to_device(torch.rand(shape, device="cpu") < share, device)
 
 
 def draw_noise(shape: tuple[int, ...], generator: Generator | Sequence[Generator] | None) -> Tensor:

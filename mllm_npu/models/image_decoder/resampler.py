@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.ops.dense_attention import attend
+from mllm_npu.ops.gelu import GELU
 
 _NORMALIZED_AXIS = {"features": -1, "tokens": 1}
 
@@ -145,9 +147,9 @@ class _AttentionPool(nn.Module):
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Attention of every head by itself, float [G, Q, D], [G, P, D], [G, P, D] -> [G, Q, D]."""
-    attended = F.scaled_dot_product_attention(
-        _to_heads(query, heads), _to_heads(key, heads), _to_heads(value, heads)
-    )
+    parts = [_to_heads(part, heads) for part in (query, key, value)]
+    scale = parts[0].shape[-1] ** -0.5
+    attended = attend(*parts, mask=None, causal=False, scale=scale)
     return attended.transpose(1, 2).flatten(2)
 
 
@@ -159,6 +161,6 @@ def _feed_forward(dim: int, mult: int) -> nn.Sequential:
     return nn.Sequential(
         nn.LayerNorm(dim),
         nn.Linear(dim, dim * mult, bias=False),
-        nn.GELU(),
+        GELU(),
         nn.Linear(dim * mult, dim, bias=False),
     )

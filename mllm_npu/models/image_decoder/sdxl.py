@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor, nn
 
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import RequestError
 from mllm_npu.models.huggingface_config import resolve_dtype
 from mllm_npu.models.image_decoder.diffusion_config import (
@@ -27,7 +28,7 @@ from mllm_npu.models.image_decoder.diffusion_config import (
     latent_shrink,
     set_tile_size,
 )
-from mllm_npu.models.image_decoder.noise import draw_noise
+from mllm_npu.models.image_decoder.noise import chosen_share, draw_noise, noise_like
 from mllm_npu.models.image_decoder.pixels import to_levels, to_pixels
 from mllm_npu.models.image_decoder.resampler import ResamplerXLV2
 from mllm_npu.models.image_decoder.training_noise import TrainingNoise
@@ -139,12 +140,14 @@ class SDXLImageDecoder(ImageDecoder):
             )
         mean, log_variance = encoded_GCHW.float().chunk(2, 1)
         deviation = (0.5 * log_variance.clamp(-30, 20)).exp()
-        latents = (mean + deviation * torch.randn_like(mean)) * self.vae.config.scaling_factor
+        latents = (mean + deviation * noise_like(mean)) * self.vae.config.scaling_factor
         device, num_pictures = mean.device, len(mean)
-        times_G = torch.randint(0, self.noise.num_times, (num_pictures,), device=device)
-        noise = torch.randn_like(latents)
+        times_G = to_device(
+            torch.randint(0, self.noise.num_times, (num_pictures,), device="cpu"), device
+        )
+        noise = noise_like(latents)
         if empty_PV is not None and self.null_share > 0:
-            dropped_G11 = torch.rand(num_pictures, 1, 1, device=device) < self.null_share
+            dropped_G11 = chosen_share(self.null_share, (num_pictures, 1, 1), device)
             features_GPV = torch.where(dropped_G11, empty_PV.to(features_GPV), features_GPV)
         view = self._view(conditions_GCHW)
         noisy = self.noise.add(latents, noise, times_G)
@@ -173,7 +176,8 @@ class SDXLImageDecoder(ImageDecoder):
         tokens_GQX, pooled_GY = self.resampler(features_GPV.to(self.resampler.latents.dtype))
         if size_ids_G6 is None:
             size = self.picture_size
-            size_ids_G6 = torch.tensor([[size, size, 0, 0, size, size]], device=times_G.device)
+            size_ids_G6 = torch.tensor([[size, size, 0, 0, size, size]], device="cpu")
+            size_ids_G6 = to_device(size_ids_G6, times_G.device)
             size_ids_G6 = size_ids_G6.expand(len(times_G), -1)
         seen = noisy_GCHW if view_GCHW is None else torch.cat([noisy_GCHW, view_GCHW], 1)
         return self.unet(

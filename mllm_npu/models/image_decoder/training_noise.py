@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import ConfigError
 
 
@@ -69,5 +70,5 @@ class TrainingNoise:
 
     def _at(self, times_G: Tensor) -> Tensor:
         if self._signal.device != times_G.device and not times_G.is_meta:
-            self._signal = self._signal.to(times_G.device)
+            self._signal = to_device(self._signal, times_G.device)
         return self._signal.to(times_G.device)[times_G]

@@ -11,6 +11,7 @@ width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -19,6 +20,7 @@ from transformers import AttentionInterface
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.ops.attention import attend, packed_attention, visible_keys
+from mllm_npu.ops.block_attention import BlockPacking, block_attention
 from mllm_npu.ops.packing import Packing
 
 ATTENTION_NAME = "mllm_npu_packed"
@@ -34,6 +36,8 @@ class CacheLayout:
 
     Args:
         query_positions: place of each new token in its own row, int64 [B, Q].
+        reach: place of the last token each new token sees, its own or the end of its block, int64
+            [B, Q].
         key_positions: the same for each place of the cache, NEVER_VISIBLE at padding, int64 [B, K].
         first: the cache was empty and no row is padded, so the rows are causal as they stand.
         sees_all: each row has one new token that sees the whole cache.
@@ -41,6 +45,7 @@ class CacheLayout:
     """
 
     query_positions: Tensor
+    reach: Tensor
     key_positions: Tensor
     first: bool
     sees_all: bool
@@ -52,10 +57,16 @@ class CacheLayout:
             window = None
         if window not in self.masks:
             plain = window is None and (self.first or self.sees_all)
-            self.masks[window] = (
-                None if plain else visible_keys(self.query_positions, self.key_positions, window)
-            )
+            self.masks[window] = None if plain else self._visible(window)
         return self.masks[window]
+
+    def _visible(self, window: int | None) -> Tensor:
+        visible = visible_keys(self.reach, self.key_positions, None)
+        if window is None:
+            return visible
+        return visible & (
+            self.query_positions[:, None, :, None] - self.key_positions[:, None, None, :] < window
+        )
 
 
 class _Options(TypedDict):
@@ -76,7 +87,7 @@ def attention_forward(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    sequence_layout: Packing | CacheLayout | None = None,
+    sequence_layout: Packing | BlockPacking | CacheLayout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend as the layout says; the signature is transformers' own.
@@ -114,24 +125,47 @@ def attention_forward(
                 "attention does not know; build the language model with attention=per_sequence."
             )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if isinstance(sequence_layout, Packing):
-        if sequence_layout.receipts is not None:
-            sequence_layout.receipts.append(sliding_window)
-        q, k, v = (part.transpose(1, 2)[0] for part in (query, key, value))
+    if isinstance(sequence_layout, Packing | BlockPacking):
+        parts = [part.transpose(1, 2)[0] for part in (query, key, value)]
         options = _Options(scale=scale, dropout=dropout, window=sliding_window, softcap=softcap)
-        exchange = sequence_layout.exchange
-        if exchange is None:
-            return packed_attention(q, k, v, sequence_layout, **options)[None], None
-        num_tokens = sequence_layout.sequence_ends[-1]
-        q = exchange.to_heads(q, num_tokens)
-        k, v = (exchange.to_heads(part, num_tokens, shared=True) for part in (k, v))
-        return exchange.to_tokens(packed_attention(q, k, v, sequence_layout, **options))[None], None
+        return _attend_in_pack(parts, sequence_layout, options)[None], None
     mask = sequence_layout.mask(sliding_window)
     causal = mask is None and not sequence_layout.sees_all
     out = attend(
         query, key, value, mask=mask, causal=causal, scale=scale, dropout=dropout, softcap=softcap
     )
     return out.transpose(1, 2).contiguous(), None
+
+
+def _attend_in_pack(
+    parts: Sequence[Tensor], layout: Packing | BlockPacking, options: _Options
+) -> Tensor:
+    """Queries [T, H, E], keys and values [T, J, E] of this rank -> [T, H, E] of this rank."""
+    packing = layout if isinstance(layout, Packing) else layout.packing
+    if packing.receipts is not None:
+        packing.receipts.append(options["window"])
+    exchange = packing.exchange
+    if exchange is None:
+        return _attend(parts, layout, options)
+    num_tokens = packing.sequence_ends[-1]
+    whole = [
+        exchange.to_heads(part, num_tokens, shared=number > 0) for number, part in enumerate(parts)
+    ]
+    return exchange.to_tokens(_attend(whole, layout, options))
+
+
+def _attend(parts: Sequence[Tensor], layout: Packing | BlockPacking, options: _Options) -> Tensor:
+    q, k, v = parts
+    if isinstance(layout, Packing):
+        return packed_attention(q, k, v, layout, **options)
+    asked = {name: value for name, value in options.items() if name != "scale" and value}
+    if asked:
+        raise ConfigError(
+            f"bidirectional_images=true was asked for with a language model whose attention has "
+            f"{asked}, which cannot go together. Set these to 0 or null in its config, or "
+            "bidirectional_images=false."
+        )
+    return block_attention(q, k, v, layout, scale=options["scale"])
 
 
 AttentionInterface.register(ATTENTION_NAME, attention_forward)

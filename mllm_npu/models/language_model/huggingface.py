@@ -14,23 +14,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
     DynamicCache,
-    PreTrainedConfig,
 )
 
+from mllm_npu.batch import Blocks
 from mllm_npu.errors import ConfigError, RequestError
+from mllm_npu.models.fused_layers import fuse_layers
 from mllm_npu.models.grown_rows import NewRows, RowGrowth
 from mllm_npu.models.huggingface_config import build_pretrained, read_config, resolve_dtype
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.models.language_model.attention_hook import ATTENTION_NAME, LAYOUT_KEYWORD
+from mllm_npu.models.language_model.families import (
+    PART,
+    logit_rule,
+    refuse_blocks,
+    require_family,
+    require_options,
+)
 from mllm_npu.models.language_model.key_value_cache import KeyValueCache
+from mllm_npu.ops.block_attention import pack_blocks
 from mllm_npu.ops.packing import pack_sequences, to_rows, to_tokens
 from mllm_npu.ops.sequence_exchange import SequenceExchange
-
-_PART = "HuggingFaceLanguageModel"
-_HEADS = ("attention", "key_value")
 
 
 class HuggingFaceLanguageModel(LanguageModel):
@@ -72,31 +77,24 @@ class HuggingFaceLanguageModel(LanguageModel):
         dtype: str = "float32",
     ) -> None:
         super().__init__()
-        if new_rows not in ("mean_times_3", "mean_resizing"):
-            raise ConfigError(
-                f"{_PART} was asked for new_rows={new_rows!r}; choose mean_times_3 or "
-                "mean_resizing."
-            )
-        if attention not in ("packed", "per_sequence"):
-            raise ConfigError(
-                f"{_PART} was asked for attention={attention!r}; choose packed or per_sequence."
-            )
-        model_config = read_config(config, path, part=_PART)
+        require_options(attention, new_rows)
+        model_config = read_config(config, path, part=PART)
         self.attention = attention
         self.new_rows: NewRows = new_rows
         self.mixed_lengths = attention == "packed"
-        _require_family(model_config, attention)
+        require_family(model_config, attention)
         options: dict[str, Any] = (
             {"attn_implementation": ATTENTION_NAME} if attention == "packed" else {}
         )
-        options["dtype"] = resolve_dtype(dtype, part=_PART)
+        options["dtype"] = resolve_dtype(dtype, part=PART)
         self.causal_lm: Any = build_pretrained(
-            AutoModelForCausalLM, model_config, path, part=_PART, **options
+            AutoModelForCausalLM, model_config, path, part=PART, **options
         )
+        fuse_layers(self.causal_lm)
         text_config = self.causal_lm.config.get_text_config()
         self._num_layers = int(text_config.num_hidden_layers)
         self.max_tokens = getattr(text_config, "max_position_embeddings", None)
-        self._logit_scale, self._logit_softcap = _logit_rule(text_config)
+        self._logit_scale, self._logit_softcap = logit_rule(text_config)
         self._layers_checked = attention == "per_sequence"
         self._exchange: SequenceExchange | None = None
         self.width = int(self.causal_lm.get_input_embeddings().embedding_dim)
@@ -109,14 +107,20 @@ class HuggingFaceLanguageModel(LanguageModel):
         return self.causal_lm.get_input_embeddings()(ids)
 
     def forward(
-        self, embeds_TD: Tensor, *, position_ids_T: Tensor, sequence_ends: Sequence[int]
+        self,
+        embeds_TD: Tensor,
+        *,
+        position_ids_T: Tensor,
+        sequence_ends: Sequence[int],
+        blocks: Blocks = (),
     ) -> Tensor:
         """Run packed sequences, causal inside each, -> last hidden states float [T, D].
 
         Raises:
             RequestError: the ends do not match the tokens, or a sequence is longer than the model's
                 positions.
-            ConfigError: the family has layers that would let sequences see each other.
+            ConfigError: the family has layers that would let sequences see each other, or cannot
+                have blocks.
         """
         if not sequence_ends or sequence_ends[-1] != embeds_TD.shape[0]:
             raise RequestError(
@@ -124,6 +128,7 @@ class HuggingFaceLanguageModel(LanguageModel):
                 f"{embeds_TD.shape[0]}."
             )
         if self.attention == "per_sequence":
+            refuse_blocks(blocks)
             return self._forward_rows(embeds_TD, sequence_ends)
         receipts: list[int | None] | None = None if self._layers_checked else []
         exchange = self._exchange
@@ -131,7 +136,7 @@ class HuggingFaceLanguageModel(LanguageModel):
             sequence_ends, embeds_TD.device, receipts=receipts, exchange=exchange
         )
         self._check_length(packing.longest)
-        layout = {LAYOUT_KEYWORD: packing}
+        layout = {LAYOUT_KEYWORD: pack_blocks(packing, blocks) if blocks else packing}
         num_tokens = embeds_TD.shape[0]
         if exchange is not None:
             embeds_TD, position_ids_T = exchange.split(embeds_TD), exchange.split(position_ids_T)
@@ -184,7 +189,12 @@ class HuggingFaceLanguageModel(LanguageModel):
         )
 
     def extend(
-        self, embeds_BLD: Tensor, cache: KeyValueCache, lengths: Sequence[int] | None = None
+        self,
+        embeds_BLD: Tensor,
+        cache: KeyValueCache,
+        lengths: Sequence[int] | None = None,
+        *,
+        blocks: Sequence[Blocks] = (),
     ) -> Tensor:
         """Append tokens to every row of the cache and give their hidden states, float [B, L, D].
 
@@ -194,6 +204,7 @@ class HuggingFaceLanguageModel(LanguageModel):
             cache: from ``new_cache``, changed in place.
             lengths: valid new tokens of each row, 0..L; None means all. States at padding mean
                 nothing.
+            blocks: for each row the runs of its new tokens that see all of themselves.
 
         Raises:
             RequestError: rows or lengths that do not fit the cache, a row longer than the model's
@@ -202,6 +213,7 @@ class HuggingFaceLanguageModel(LanguageModel):
         num_rows, num_new = embeds_BLD.shape[:2]
         self._check_length(max(cache.plan(num_rows, num_new, lengths)))
         if not self.mixed_lengths:
+            refuse_blocks(blocks)
             if lengths is not None and set(lengths) != {num_new}:
                 raise RequestError(
                     "attention=per_sequence cannot extend rows by different lengths "
@@ -211,7 +223,7 @@ class HuggingFaceLanguageModel(LanguageModel):
             return self._decoder(
                 inputs_embeds=embeds_BLD, past_key_values=cache.states, use_cache=True
             ).last_hidden_state
-        layout = cache.append(num_rows, num_new, lengths, embeds_BLD.device)
+        layout = cache.append(num_rows, num_new, lengths, embeds_BLD.device, blocks)
         return self._decoder(
             inputs_embeds=embeds_BLD,
             position_ids=layout.query_positions,
@@ -295,35 +307,3 @@ class HuggingFaceLanguageModel(LanguageModel):
         if window is not None and all(passed is None for passed in windows):
             self.max_tokens = min(window, self.max_tokens or window)
         self._layers_checked = True
-
-
-def _require_family(config: PreTrainedConfig, attention: str) -> None:
-    text = config.get_text_config()
-    heads, shared = (getattr(text, f"num_{kind}_heads", None) for kind in _HEADS)
-    if heads and shared and heads % shared:
-        raise ConfigError(
-            f"{_PART} was given num_attention_heads={heads} and num_key_value_heads={shared}; give "
-            "key-value heads that divide the attention heads."
-        )
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ConfigError(
-            f"{_PART} was given model_type={config.model_type!r}, which is no causal language "
-            "model of transformers."
-        )
-    family = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    chunked = getattr(config.get_text_config(), "attention_chunk_size", None) is not None
-    if attention == "packed" and (chunked or not family._supports_attention_backend):
-        raise ConfigError(
-            f"model_type={config.model_type!r} cannot take packed attention (its layers do not "
-            "use transformers' AttentionInterface, or attend in chunks); build it with "
-            "attention=per_sequence."
-        )
-
-
-def _logit_rule(config: PreTrainedConfig) -> tuple[float, float | None]:
-    """Factor and soft cap that the family applies behind its head."""
-    factor = (
-        getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
-    )
-    divisor = getattr(config, "logits_scaling", None) or 1.0
-    return float(factor) / float(divisor), getattr(config, "final_logit_softcapping", None)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from mllm_npu.batch import Blocks
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import RequestError
 from mllm_npu.models.language_model.attention_hook import CacheLayout
 from mllm_npu.ops.attention import NEVER_VISIBLE
@@ -65,7 +67,12 @@ class KeyValueCache:
         return after
 
     def append(
-        self, num_rows: int, num_new: int, new_lengths: Sequence[int] | None, device: torch.device
+        self,
+        num_rows: int,
+        num_new: int,
+        new_lengths: Sequence[int] | None,
+        device: torch.device,
+        blocks: Sequence[Blocks] = (),
     ) -> CacheLayout:
         """Record new tokens (their keys follow from the layers) and say what they see.
 
@@ -74,6 +81,7 @@ class KeyValueCache:
             num_new: Q.
             new_lengths: as for ``plan``.
             device: where the layout is needed.
+            blocks: for each row the runs of its new tokens that see all of themselves.
         """
         after = self.plan(num_rows, num_new, new_lengths)
         before = self.lengths or (0,) * num_rows
@@ -82,9 +90,10 @@ class KeyValueCache:
         last = torch.tensor(after, device="cpu")[:, None] - 1
         padding = places > last
         # Padding asks from the row's last place, so that it sees something and stays finite.
-        queries = torch.minimum(places, last).to(device, non_blocking=True)
+        queries = to_device(torch.minimum(places, last), device)
         padded_now = bool(padding.any())
-        keys = places.masked_fill(padding, NEVER_VISIBLE).to(device, non_blocking=True)
+        keys = to_device(places.masked_fill(padding, NEVER_VISIBLE), device)
+        reach = queries if not any(blocks) else to_device(_reach(places, last, blocks), device)
         first = self._key_positions is None
         self._key_positions = (
             keys if self._key_positions is None else torch.cat([self._key_positions, keys], 1)
@@ -93,8 +102,9 @@ class KeyValueCache:
         self.lengths = after
         return CacheLayout(
             query_positions=queries,
+            reach=reach,
             key_positions=self._key_positions,
-            first=first and not self._has_padding,
+            first=first and not self._has_padding and not any(blocks),
             sees_all=num_new == 1 and not self._has_padding,
         )
 
@@ -110,7 +120,16 @@ class KeyValueCache:
                 "for."
             )
         if self._key_positions is not None:
-            index = torch.tensor(tuple(rows), device="cpu").to(self._key_positions.device)
+            index = to_device(torch.tensor(tuple(rows), device="cpu"), self._key_positions.device)
             self.states.batch_select_indices(index)
             self._key_positions = self._key_positions.index_select(0, index)
         self.lengths = tuple(self.lengths[row] for row in rows)
+
+
+def _reach(places: Tensor, last: Tensor, blocks: Sequence[Blocks]) -> Tensor:
+    """Place of the last token each new token sees, int64 [B, Q], on the host."""
+    reach = torch.minimum(places, last)
+    for row, own in enumerate(blocks):
+        for start, end in own:
+            reach[row, start:end] = places[row, end - 1]
+    return reach

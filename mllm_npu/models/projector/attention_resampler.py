@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from mllm_npu.errors import ConfigError
 from mllm_npu.models.interfaces import Projector
 from mllm_npu.models.positions import grid_side, sincos_grid
+from mllm_npu.ops.dense_attention import attend
+from mllm_npu.ops.gelu import GELU
 
 _PART = "AttentionResampler"
 
@@ -75,14 +77,34 @@ class AttentionResampler(Projector):
         """
         values_IKD = self.ln_kv(self.kv_proj(features_IKV))
         queries_QD = self.ln_q(self.query) + self.pos_embed
-        out_IQD, _ = self.attn(
-            queries_QD.expand(len(values_IKD), -1, -1),
-            values_IKD + self._key_positions(values_IKD),
-            values_IKD,
-            attn_mask=attention_mask,
-            need_weights=False,
-        )
+        keys_IKD = values_IKD + self._key_positions(values_IKD)
+        out_IQD = self._attend(queries_QD, keys_IKD, values_IKD, attention_mask)
         return out_IQD if self.feed_forward is None else out_IQD + self.feed_forward(out_IQD)
+
+    def _attend(
+        self, queries_QD: Tensor, keys_IKD: Tensor, values_IKD: Tensor, mask_QK: Tensor | None
+    ) -> Tensor:
+        """What ``self.attn`` would give; the queries, equal for all tiles, are projected once."""
+        if mask_QK is not None:
+            queries_IQD = queries_QD.expand(len(keys_IKD), -1, -1).contiguous()
+            return self.attn(
+                queries_IQD, keys_IKD, values_IKD, attn_mask=mask_QK, need_weights=False
+            )[0]
+        parts = (queries_QD, keys_IKD, values_IKD)
+        weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
+        query_QHE, key, value = (
+            _split_heads(F.linear(part, weight, bias), self.attn.num_heads)
+            for part, weight, bias in zip(parts, weights, biases, strict=True)
+        )
+        out_IHQE = attend(
+            query_QHE.transpose(0, 1).expand(len(keys_IKD), -1, -1, -1),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            mask=None,
+            causal=False,
+            scale=self.attn.head_dim**-0.5,
+        )
+        return self.attn.out_proj(out_IHQE.transpose(1, 2).flatten(2))
 
     def _key_positions(self, values_IKD: Tensor) -> Tensor:
         """The queries' positions stretched to the grid of the keys, [K, D]."""
@@ -95,7 +117,11 @@ class AttentionResampler(Projector):
         return grid[0].flatten(1).T.to(values_IKD.dtype)
 
 
+def _split_heads(tokens: Tensor, num_heads: int) -> Tensor:
+    return tokens.view(*tokens.shape[:-1], num_heads, tokens.shape[-1] // num_heads)
+
+
 def _feed_forward(width: int, hidden: int, eps: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.LayerNorm(width, eps=eps), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+        nn.LayerNorm(width, eps=eps), nn.Linear(width, hidden), GELU(), nn.Linear(hidden, width)
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mllm_npu.errors import ConfigError
 from mllm_npu.models.interfaces import Projector
 from mllm_npu.models.positions import grid_side
+from mllm_npu.ops.gelu import GELU
 
 
 class MLPProjector(Projector):
@@ -59,7 +60,7 @@ class MLPProjector(Projector):
         joined = input_dim * self._square**2
         layers: list[nn.Module] = [nn.LayerNorm(joined), nn.Linear(joined, output_dim)]
         for _ in range(depth - 1):
-            layers += [nn.GELU(), nn.Linear(output_dim, output_dim)]
+            layers += [GELU(), nn.Linear(output_dim, output_dim)]
         self.mlp = nn.Sequential(*layers)
 
     def forward(self, features_IKV: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig
 
 from mllm_npu.errors import ConfigError, DataError
+from mllm_npu.models.fused_layers import fuse_layers
 from mllm_npu.models.huggingface_config import build_pretrained, read_config, resolve_dtype
 from mllm_npu.models.interfaces import VisionEncoder
+from mllm_npu.models.vision_encoder.full_attention import ATTENTION_NAME
 
 _PART = "HuggingFaceVisionEncoder"
 _PATCHES_AS_INPUT = "siglip2_vision_model"
@@ -72,9 +74,13 @@ class HuggingFaceVisionEncoder(VisionEncoder):
         self._num_layers = num_layers
         self._grey = int(model_config.num_channels) == 1
         self._takes_patches = model_config.model_type == _PATCHES_AS_INPUT
+        options: dict[str, Any] = {"dtype": resolve_dtype(dtype, part=_PART)}
+        if MODEL_MAPPING[type(model_config)]._supports_attention_backend:
+            options["attn_implementation"] = ATTENTION_NAME
         self.vision_model: Any = build_pretrained(
-            AutoModel, model_config, path, part=_PART, dtype=resolve_dtype(dtype, part=_PART)
+            AutoModel, model_config, path, part=_PART, **options
         )
+        fuse_layers(self.vision_model)
 
     def forward(self, tiles_I3HW: Tensor) -> Tensor:
         """Encode tiles, uint8 or float 0..255 [I, 3, H, W] -> float [I, K, V].

@@ -18,6 +18,9 @@ from mllm_npu.models.interfaces import VisionEncoder
 from mllm_npu.models.positions import grid_side
 from mllm_npu.models.projector.attention_resampler import AttentionResampler
 from mllm_npu.models.weights import load_weights
+from mllm_npu.ops.dense_attention import attend
+from mllm_npu.ops.gelu import gelu
+from mllm_npu.ops.patch_embedding import patch_embedding
 
 _PART = "QwenVisionEncoder"
 _EPS = 1e-6
@@ -143,7 +146,7 @@ class QwenVisionEncoder(VisionEncoder):
                 f"{_PART} was built with patch_positions={self.patch_pos_embed is not None} and "
                 f"given tile positions: {tile_positions_I2 is not None}. Give them exactly then."
             )
-        grid_ICHW = self.conv1(pixels_I3HW)
+        grid_ICHW = patch_embedding(pixels_I3HW, self.conv1.weight)
         hidden_INC = grid_ICHW.flatten(2).transpose(1, 2)
         hidden_INC = self.ln_pre(hidden_INC + self._positions(*grid_ICHW.shape[2:]))
         for block in self.transformer.resblocks:
@@ -190,7 +193,8 @@ class _Attention(nn.Module):
         """Float [I, N, C] -> float [I, N, C]."""
         heads_INA3E = self.in_proj(hidden_INC).unflatten(-1, (self.num_heads, -1))
         query, key, value = (part.transpose(1, 2) for part in heads_INA3E.chunk(3, -1))
-        attended_IANE = F.scaled_dot_product_attention(query, key, value)
+        scale = query.shape[-1] ** -0.5
+        attended_IANE = attend(query, key, value, mask=None, causal=False, scale=scale)
         return self.out_proj(attended_IANE.transpose(1, 2).flatten(2))
 
 
@@ -204,7 +208,7 @@ class _FeedForward(nn.Module):
 
     def forward(self, hidden_INC: Tensor) -> Tensor:
         """Float [I, N, C] -> float [I, N, C]."""
-        return self.c_proj(F.gelu(self.c_fc(hidden_INC)))
+        return self.c_proj(gelu(self.c_fc(hidden_INC)))
 
 
 class _Block(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mllm_npu.batch import Batch
+from mllm_npu.device.transfer import to_device
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.train.objectives.reconstruction import read_sequences
 
@@ -133,7 +134,7 @@ class Contrast(nn.Module):
             pairs: on the host.
         """
         device = features_IKV.device
-        features_BKV = features_IKV.index_select(0, pairs.tiles_B.to(device, non_blocking=True))
+        features_BKV = features_IKV.index_select(0, to_device(pairs.tiles_B, device))
         attention_BK1 = self.attention(features_BKV).softmax(dim=1)
         pictures_BE = self.vision_projection((features_BKV * attention_BK1).sum(dim=1))
         texts_BE = self.text_projection(self._read_texts(pairs, device))
@@ -142,15 +143,15 @@ class Contrast(nn.Module):
         )
         numbers_B = pairs.text_numbers_B
         belongs_BB = (numbers_B[:, None] == numbers_B[None]).float() * 2 - 1
-        signs_BB = belongs_BB.to(device, non_blocking=True)
+        signs_BB = to_device(belongs_BB, device)
         logits_BB = cosine_BB * self.log_scale.exp() + self.bias
         return -F.logsigmoid(signs_BB * logits_BB).sum() * float(pairs.count > 0)
 
     def _read_texts(self, pairs: PictureTexts, device: torch.device) -> Tensor:
         hidden_LD = self.text_tower(
-            self.text_tower.embed(pairs.ids_L.to(device, non_blocking=True)),
-            position_ids_T=pairs.positions_L.to(device, non_blocking=True),
+            self.text_tower.embed(to_device(pairs.ids_L, device)),
+            position_ids_T=to_device(pairs.positions_L, device),
             sequence_ends=pairs.ends,
         )
         last_B = torch.tensor(pairs.ends) - 1
-        return hidden_LD.index_select(0, last_B.to(device, non_blocking=True))
+        return hidden_LD.index_select(0, to_device(last_B, device))

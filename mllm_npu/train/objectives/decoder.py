@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mllm_npu.batch import Batch, Losses, LossTerm
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import ConfigError
 from mllm_npu.train.feature_cache import FeatureCache
 from mllm_npu.train.objectives.mllm import calibrate, check_cache, frozen_features
@@ -116,7 +117,7 @@ class DecoderObjective(Objective):
         if self.latent_cache is not None:
             return self.latent_cache.features(pictures_G3SS, encode, device=self.device)
         with torch.no_grad():
-            return encode(pictures_G3SS.to(self.device, non_blocking=True))
+            return encode(to_device(pictures_G3SS, self.device))
 
     def _conditions(self, batch: Batch, on_device: Batch) -> Tensor | None:
         """The pictures to change, zeros where a drawn picture changes none."""
@@ -137,7 +138,7 @@ class DecoderObjective(Objective):
         predicted_GPV = model.predict_features(model.drawn_hidden(on_device, hidden_TD))
         # Drawn on the host, so that a seed means the same on every device.
         is_predicted = torch.rand(len(batch.draw_tiles), 1, 1) < self.predicted_share
-        return torch.where(is_predicted.to(true_GPV.device), predicted_GPV, true_GPV)
+        return torch.where(to_device(is_predicted, true_GPV.device), predicted_GPV, true_GPV)
 
     def _check_pictures(self, pictures_G3SS: Tensor, batch: Batch) -> None:
         decoder = self.model.image_decoder

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mllm_npu.batch import Batch, Losses
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import ConfigError
 from mllm_npu.train.feature_cache import FeatureCache
 from mllm_npu.train.objectives.objective import Objective, is_trained
@@ -108,7 +109,7 @@ def frozen_features(
     if is_trained(model.vision_encoder):
         return None
     with torch.no_grad():
-        return model.vision_encoder(tiles_I3HW.to(device, non_blocking=True))
+        return model.vision_encoder(to_device(tiles_I3HW, device))
 
 
 @torch.no_grad()
@@ -134,9 +135,9 @@ def calibrate(
     for batch in batches:
         features_IKV = frozen_features(model, batch.tiles, feature_cache, device)
         if features_IKV is None:
-            features_IKV = model.vision_encoder(batch.tiles.to(device))
+            features_IKV = model.vision_encoder(to_device(batch.tiles, device))
         real_G = batch.draw_tiles[batch.draw_weights > 0]
-        drawn.append(features_IKV[real_G.to(device)])
+        drawn.append(features_IKV[to_device(real_G, device)])
         others.append(features_IKV)
     has_drawn = any(len(features) for features in drawn)
     drawn_features.calibrate(torch.cat(drawn if has_drawn else others))

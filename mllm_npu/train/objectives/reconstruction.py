@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mllm_npu.batch import Batch
 from mllm_npu.errors import ConfigError
+from mllm_npu.ops.gelu import GELU
 
 
 class Reconstruction(nn.Module):
@@ -50,7 +51,7 @@ class Reconstruction(nn.Module):
         self.layers = nn.Sequential(
             nn.LayerNorm(width, elementwise_affine=False),
             nn.Linear(width, hidden_width),
-            nn.GELU(),
+            GELU(),
             nn.Linear(hidden_width, 3 * self.patch_size**2),
         )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from mllm_npu.batch import Batch, Losses, LossTerm
+from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import ConfigError
 from mllm_npu.models.fit import require_weight
 from mllm_npu.models.interfaces import LanguageModel
@@ -128,8 +129,8 @@ class VisionObjective(Objective):
 
     def _reconstruct(self, head: Reconstruction, features_IKV: Tensor, batch: Batch) -> LossTerm:
         is_real_I = mark_real_tiles(batch)
-        tiles_I3HW = batch.tiles.to(features_IKV.device, non_blocking=True)
-        errors_I = head(features_IKV, tiles_I3HW) * is_real_I.to(features_IKV.device)
+        tiles_I3HW = to_device(batch.tiles, features_IKV.device)
+        errors_I = head(features_IKV, tiles_I3HW) * to_device(is_real_I, features_IKV.device)
         return LossTerm(
             total=errors_I.sum(), count=int(is_real_I.sum()), weight=self.reconstruction_weight
         )

@@ -59,7 +59,7 @@ def test_the_loss_is_the_weighted_error_of_the_noise(make_sdxl, pictures, featur
 
     monkeypatch.setattr(decoder, "predict_noise", predict)
     noise = torch.randn(2, 4, 4, 4)
-    monkeypatch.setattr(torch, "randn_like", lambda _: noise)
+    monkeypatch.setattr("mllm_npu.models.image_decoder.sdxl.noise_like", lambda _: noise)
     encoded = decoder.encode_pictures(pictures)
     losses = decoder.loss(encoded, features)
     mean, log_variance = encoded.chunk(2, 1)

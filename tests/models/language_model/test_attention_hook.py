@@ -18,9 +18,12 @@ def make_inputs(rows=1, tokens=6):
 
 
 def make_layout(queries, keys, **flags):
-    flags = {"first": False, "sees_all": False} | flags
+    flags = {"first": False, "sees_all": False, "reach": queries} | flags
     return CacheLayout(
-        query_positions=torch.tensor(queries), key_positions=torch.tensor(keys), **flags
+        query_positions=torch.tensor(queries),
+        key_positions=torch.tensor(keys),
+        reach=torch.tensor(flags.pop("reach")),
+        **flags,
     )
 
 
@@ -75,3 +78,11 @@ def test_masks_are_made_once_per_window_and_follow_positions():
 def test_a_window_narrower_than_the_cache_masks_even_a_single_token():
     layout = make_layout([[4]], [[0, 1, 2, 3, 4]], sees_all=True)
     assert layout.mask(2)[0, 0].int().tolist() == [[0, 0, 0, 1, 1]]
+
+
+def test_a_token_of_a_block_sees_to_its_end_and_no_further_back_than_its_window():
+    layout = make_layout([[0, 1, 2, 3]], [[0, 1, 2, 3]], reach=[[0, 2, 2, 3]])
+    seen = [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert layout.mask(None)[0, 0].int().tolist() == seen
+    windowed = [[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    assert layout.mask(2)[0, 0].int().tolist() == windowed
