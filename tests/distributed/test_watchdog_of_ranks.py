@@ -1,6 +1,7 @@
 """Real processes that hang, are killed, fail or leave while others train with them."""
 
 import signal
+import re
 import time
 
 import pytest
@@ -61,7 +62,8 @@ def test_a_rank_that_sleeps_in_its_step_is_named_by_all(ended, kind):
         assert "TrainingError: The run cannot go on: nothing has happened for" in log
         told = log.rpartition("the run waits for rank 1. ")[2].partition(". rank 0")[0]
         assert told.startswith("rank 1 (process ")
-        assert f"step {BAD_STEP}, forward pass for {TIMEOUT:.0f} s" in told
+        seconds = re.search(rf"step {BAD_STEP}, forward pass for (\d+) s", told)
+        assert TIMEOUT <= int(seconds[1]) <= TIMEOUT + 3  # on a busy machine one more
         assert "last exchange sum of " in told
         assert "samples " in told
         assert "-read" in told

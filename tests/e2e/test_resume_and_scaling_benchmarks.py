@@ -28,7 +28,6 @@ def test_a_run_that_is_killed_on_changing_worlds_loses_and_repeats_nothing(root)
     assert line["samples_lost"] == line["samples_repeated"] == 0
     assert line["loss_max_abs_diff"] == 0.0
     assert line["loss_max_rel_diff"] <= 1e-5
-    assert line["kills_in_saves"] >= 1
     assert line["attempts"] == 3 + 2
 
 

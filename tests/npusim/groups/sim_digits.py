@@ -185,3 +185,42 @@ def test_the_ways_of_the_device_are_the_ones_that_are_used(place, on_cpu):
     assert {
         way for (op, way) in made if op in ("packed_attention", "rms_norm", "rotate", "swiglu")
     } == {"npu"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["parallel.recompute=selective"],
+        ["parallel.recompute=full", "train.ema_decay=0.9"],
+        ["train.packs_per_step=2", "train.faults.spike=skip"],
+        ["validation=digits", "validation.loss.every=2", "validation.tasks.every=2",
+         "validation.tasks.limit=2", "generation.image_steps=2"],
+        ["profile=true", "train.profile.active=1"],
+    ],
+)  # fmt: skip
+def test_what_can_be_put_around_a_step_runs_on_the_device(place, on_cpu, more, request):
+    torch_npu.simulation.stats(reset=True)
+    run = f"around-{request.node.callspec.indices['more']}"
+    folder = train(place, run, "mllm", "npu", before(place, "mllm"), *more, steps=4)
+    assert len(losses(folder)) >= 4
+    done = torch_npu.simulation.stats()
+    assert done.fallbacks == done.float64 == {}
+
+
+def test_a_pack_that_does_not_fit_the_device_is_told_before_the_run(place, on_cpu, capsys):
+    used = torch.npu.memory_allocated()
+    torch_npu.simulation.set_memory_limit(used + (40 << 20))
+    typed = [
+        *("experiment=digits/mllm", f"world_dir={place / 'data'}", "device=npu", "threads=1"),
+        *(f"run_dir={place / 'large'}", before(place, "mllm"), "dataset.tokens_per_pack=2048"),
+        *("train.packs_per_step=1", "train.max_steps=2", "preflight=true"),
+    ]
+    try:
+        assert main(["train", *typed]) == 2
+    finally:
+        torch_npu.simulation.set_memory_limit(None)
+    *_, told = capsys.readouterr().err.strip().split("\n")
+    assert told.startswith("TrainingError: A pack of ")
+    assert "does not fit" in told
+    assert "npu" in told
+    assert not (place / "large").exists()
