@@ -1,7 +1,7 @@
 """Real processes that hang, are killed, fail or leave while others train with them."""
 
-import signal
 import re
+import signal
 import time
 
 import pytest

@@ -42,8 +42,8 @@ def train(place: Path, run: str, stage: str, device: str, *more: str, steps: int
 
 
 def losses(folder: Path) -> list[float]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 def before(place: Path, stage: str) -> str:
@@ -202,7 +202,7 @@ def test_what_can_be_put_around_a_step_runs_on_the_device(place, on_cpu, more, r
     torch_npu.simulation.stats(reset=True)
     run = f"around-{request.node.callspec.indices['more']}"
     folder = train(place, run, "mllm", "npu", before(place, "mllm"), *more, steps=4)
-    assert len(losses(folder)) >= 4
+    assert len(losses(folder)) == 4
     done = torch_npu.simulation.stats()
     assert done.fallbacks == done.float64 == {}
 
