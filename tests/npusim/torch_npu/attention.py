@@ -20,15 +20,69 @@ _BLOCK_NUMBERS = 1 << 20
 _MIXER = 0x9E3779B97F4A7C15
 
 
-def sequences(tensor, layout, heads, ends):
-    """Views [B, N, S, E] of a tensor, one for all sequences or, for TND, one per sequence."""
-    if layout == "TND":
-        bounds = zip((0, *ends), ends, strict=False)
-        return [tensor[start:end].transpose(0, 1)[None] for start, end in bounds]
+def rows_of(tensor, layout, heads):
+    """A tensor of another layout than TND as view [B, N, S, E]."""
     if layout in ("BSH", "SBH"):
         rows = tensor if layout == "BSH" else tensor.transpose(0, 1)
-        return [rows.unflatten(-1, (heads, -1)).transpose(1, 2)]
-    return [tensor if layout == "BNSD" else tensor.transpose(1, 2)]
+        return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return tensor if layout == "BNSD" else tensor.transpose(1, 2)
+
+
+@dataclass(slots=True)
+class Rows:
+    """Sequences of equal lengths, which are computed together.
+
+    Args:
+        queries: token of each query in the pack, int64 [B, Q]; None where the layout has rows.
+        keys: the same of the keys, int64 [B, K].
+    """
+
+    queries: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
+
+    def take(self, call, tensor, *, of_keys=False):
+        """These rows of a tensor, [B, N, S, X]."""
+        tokens = self.keys if of_keys else self.queries
+        if tokens is None:
+            return rows_of(tensor, call.layout, call.key_heads if of_keys else call.head_num)
+        taken = tensor.index_select(0, tokens.flatten())
+        return taken.view(*tokens.shape, *tensor.shape[1:]).transpose(1, 2)
+
+    def put(self, call, tensor, values_BNSX, *, of_keys=False):
+        """Write these rows of a tensor."""
+        tokens = self.keys if of_keys else self.queries
+        if tokens is None:
+            heads = call.key_heads if of_keys else call.head_num
+            rows_of(tensor, call.layout, heads).copy_(values_BNSX)
+        else:
+            values = values_BNSX.transpose(1, 2).flatten(0, 1).to(tensor.dtype)
+            tensor.index_copy_(0, tokens.flatten(), values)
+
+
+def groups_of(call):
+    """All rows of a call; the sequences of a pack by their lengths."""
+    if call.layout != "TND":
+        return [Rows()]
+    return _groups(tuple(call.query_ends), tuple(call.key_ends))
+
+
+@functools.lru_cache(maxsize=64)
+def _groups(query_ends, key_ends):
+    starts = {}
+    for q, q_end, k, k_end in zip(
+        (0, *query_ends), query_ends, (0, *key_ends), key_ends, strict=False
+    ):
+        starts.setdefault((q_end - q, k_end - k), []).append((q, k))
+    return [
+        Rows(
+            *(
+                torch.tensor(first)[:, None] + torch.arange(n)
+                for first, n in zip(zip(*begins, strict=True), lengths, strict=True)
+            )
+        )
+        for lengths, begins in starts.items()
+        if lengths[0]
+    ]
 
 
 def output_like(query, value, call):
@@ -47,13 +101,6 @@ def statistics_like(tensor, call):
         batch, length = {"BSH": (0, 1), "SBH": (1, 0), "BNSD": (0, 2), "BSND": (0, 1)}[call.layout]
         shape = (tensor.shape[batch], call.head_num, tensor.shape[length])
     return tensor.new_empty((*shape, 8), dtype=torch.float32)
-
-
-def statistics_views(statistics, call):
-    """The statistics as views [B, N, S, 8], split as ``sequences`` splits."""
-    if call.layout != "TND":
-        return [statistics]
-    return sequences(statistics, "TND", call.head_num, call.query_ends)
 
 
 @dataclass(slots=True)
@@ -99,7 +146,7 @@ class Block:
 
 
 def blocks(call, q_BNQE, k_BJKE, first_number):
-    """Cut the queries of one ``sequences`` view into blocks."""
+    """Cut the queries of some rows into blocks."""
     batch, heads, num_queries = q_BNQE.shape[:3]
     num_keys = k_BJKE.shape[2]
     low, high = _band(call, num_queries, num_keys)
@@ -160,29 +207,34 @@ def forward(call, query, key, value, seed):
     """Attend; output in the query's layout, maximum and sum of the softmax."""
     output = output_like(query, value, call)
     maximum, total = (statistics_like(query, call) for _ in range(2))
-    outputs = sequences(output, call.layout, call.head_num, call.query_ends)
-    statistics = (statistics_views(part, call) for part in (maximum, total))
     number = 0
-    for q, k, v, out, top, weight in zip(
-        *_inputs(call, query, key, value), outputs, *statistics, strict=True
-    ):
+    for rows in groups_of(call):
+        q = rows.take(call, query)
+        k, v = (rows.take(call, part, of_keys=True) for part in (key, value))
         found = blocks(call, q, k, number)
         number += len(found)
         k_HKE, v_HKV = (part.float().flatten(0, 1) for part in (k, v))
-        for block in found:
-            out_HMV, top_HM1, sum_HM1 = _attend(call, block, block.fold(q), k_HKE, v_HKV, seed)
-            out[:, :, block.queries] = block.unfold(out_HMV)
-            top[:, :, block.queries] = block.unfold(top_HM1)
-            weight[:, :, block.queries] = block.unfold(sum_HM1)
+        parts = [
+            map(block.unfold, _attend(call, block, block.fold(q), k_HKE, v_HKV, seed))
+            for block in found
+        ]
+        out, top, weight = (torch.cat(part, 2) for part in zip(*parts, strict=True))
+        rows.put(call, output, out)
+        for tensor, values in ((maximum, top), (total, weight)):
+            _put_statistics(rows, call, tensor, values)
     return output, maximum, total
 
 
-def _inputs(call, query, key, value):
-    return (
-        sequences(query, call.layout, call.head_num, call.query_ends),
-        sequences(key, call.layout, call.key_heads, call.key_ends),
-        sequences(value, call.layout, call.key_heads, call.key_ends),
-    )
+def _put_statistics(rows, call, tensor, values_BNQ1):
+    values = values_BNQ1.expand(-1, -1, -1, 8)
+    if rows.queries is None:
+        tensor.copy_(values)
+    else:
+        rows.put(call, tensor, values)
+
+
+def _take_statistics(rows, call, tensor):
+    return (tensor if rows.queries is None else rows.take(call, tensor))[..., :1]
 
 
 def _scores(call, block, q_HME, k_HKE):
@@ -212,34 +264,33 @@ def _attend(call, block, q_HME, k_HKE, v_HKV, seed):
 
 def backward(call, query, key, value, grad, output, maximum, total, seed):
     """Gradients of query, key and value by the given output and statistics."""
-    grads = [torch.empty_like(part) for part in (query, key, value)]
-    rows = (sequences(t, call.layout, call.head_num, call.query_ends) for t in (grad, output))
-    statistics = (statistics_views(part, call) for part in (maximum, total))
+    grads = [torch.zeros_like(part) for part in (query, key, value)]
     number = 0
-    for q, k, v, dq, dk, dv, dout, out, top, weight in zip(
-        *_inputs(call, query, key, value),
-        *_inputs(call, *grads),
-        *rows,
-        *statistics,
-        strict=True,
-    ):
+    for rows in groups_of(call):
+        q, dout, out = (rows.take(call, part) for part in (query, grad, output))
+        k, v = (rows.take(call, part, of_keys=True) for part in (key, value))
+        top, weight = (_take_statistics(rows, call, part) for part in (maximum, total))
         found = blocks(call, q, k, number)
         number += len(found)
         k_HKE, v_HKV = (part.float().flatten(0, 1) for part in (k, v))
         dk_HKE, dv_HKV = torch.zeros_like(k_HKE), torch.zeros_like(v_HKV)
-        for block in found:
-            dq_HME = _attend_backward(
-                call,
-                block,
-                (block.fold(q), k_HKE, v_HKV),
-                (block.fold(dout), block.fold(out)),
-                (block.fold(top[..., :1]), block.fold(weight[..., :1])),
-                (dk_HKE, dv_HKV),
-                seed,
+        dq = [
+            block.unfold(
+                _attend_backward(
+                    call,
+                    block,
+                    (block.fold(q), k_HKE, v_HKV),
+                    (block.fold(dout), block.fold(out)),
+                    (block.fold(top), block.fold(weight)),
+                    (dk_HKE, dv_HKV),
+                    seed,
+                )
             )
-            dq[:, :, block.queries] = block.unfold(dq_HME)
-        dk.copy_(dk_HKE.view(k.shape))
-        dv.copy_(dv_HKV.view(v.shape))
+            for block in found
+        ]
+        rows.put(call, grads[0], torch.cat(dq, 2))
+        rows.put(call, grads[1], dk_HKE.view(k.shape), of_keys=True)
+        rows.put(call, grads[2], dv_HKV.view(v.shape), of_keys=True)
     return grads
 
 
@@ -265,5 +316,7 @@ def _attend_backward(call, block, parts, rows, statistics, key_grads, seed):
 
 def num_weights(call, query, key):
     """Attention weights of the whole call; the real kernel draws a number for each."""
-    views = zip(*_inputs(call, query, key, key)[:2], strict=True)
-    return sum(math.prod(q.shape[:3]) * k.shape[2] for q, k in views)
+    pairs = (
+        (rows.take(call, query), rows.take(call, key, of_keys=True)) for rows in groups_of(call)
+    )
+    return sum(math.prod(q.shape[:3]) * k.shape[2] for q, k in pairs)
