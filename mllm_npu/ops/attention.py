@@ -4,13 +4,13 @@ The truth is `packed_attention_reference`: one sequence after the other. Acceler
 that take the pack as it is; everything else goes by rows (see `attention_rows`).
 
 Shape letters: T packed tokens, H query heads, J key heads, E head width, B rows of a dense batch,
-Q new tokens of a row, K tokens of a row in the cache.
+L tokens of a sequence, Q new tokens of a row, K tokens of a row in the cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor
 from mllm_npu.errors import RequestError
 from mllm_npu.ops import attention_flash, attention_npu
 from mllm_npu.ops.attention_flash import CUDA
+from mllm_npu.ops.attention_options import PackOptions, ScoreOptions
 from mllm_npu.ops.attention_rows import attend_in_rows
 from mllm_npu.ops.dense_attention import attend, band_mask
 from mllm_npu.ops.npu_extension import NPU
@@ -28,6 +29,7 @@ from mllm_npu.ops.ways import Op, Way
 __all__ = [
     "NEVER_VISIBLE",
     "attend",
+    "attend_by_masks",
     "band_mask",
     "packed_attention",
     "packed_attention_reference",
@@ -72,9 +74,8 @@ def packed_attention(
             f"Attention was asked for {q_THE.shape[0]} tokens in a pack of "
             f"{packing.sequence_ends[-1]}. Pack the sequences of these tokens."
         )
-    return _PACKED_ATTENTION(
-        q_THE, k_TJE, v_TJE, packing, scale=scale, dropout=dropout, window=window, softcap=softcap
-    )
+    options = PackOptions(scale=scale, dropout=dropout, window=window, softcap=softcap)
+    return _PACKED_ATTENTION(q_THE, k_TJE, v_TJE, packing, options)
 
 
 def packed_attention_reference(
@@ -89,20 +90,9 @@ def packed_attention_reference(
     softcap: float | None = None,
 ) -> Tensor:
     """Say slowly what `packed_attention` gives, one sequence after the other."""
-    repeats = q_THE.shape[1] // k_TJE.shape[1]
-    outputs, start = [], 0
-    for end in sequence_ends:
-        q = q_THE[start:end].transpose(0, 1)
-        k, v = (
-            part[start:end].transpose(0, 1).repeat_interleave(repeats, 0) for part in (k_TJE, v_TJE)
-        )
-        scores = q @ k.transpose(1, 2) * scale
-        scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
-        visible = band_mask(end - start, window or end - start, q.device)
-        shares = scores.masked_fill(~visible, -math.inf).softmax(-1)
-        outputs.append((F.dropout(shares, dropout) @ v).transpose(0, 1))
-        start = end
-    return torch.cat(outputs)
+    packing = Packing(sequence_ends=tuple(sequence_ends), device=q_THE.device)
+    options = PackOptions(scale=scale, dropout=dropout, window=window, softcap=softcap)
+    return _attend_by_sequence(q_THE, k_TJE, v_TJE, packing, options)
 
 
 def visible_keys(
@@ -113,27 +103,48 @@ def visible_keys(
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
-def _attend_by_sequence(
+def attend_by_masks(
     q_THE: Tensor,
     k_TJE: Tensor,
     v_TJE: Tensor,
-    packing: Packing,
-    *,
-    scale: float,
-    dropout: float = 0.0,
-    window: int | None = None,
-    softcap: float | None = None,
+    visible: Iterable[Tensor],
+    options: ScoreOptions,
 ) -> Tensor:
-    return packed_attention_reference(
-        q_THE,
-        k_TJE,
-        v_TJE,
-        packing.sequence_ends,
-        scale=scale,
-        dropout=dropout,
-        window=window,
-        softcap=softcap,
-    )
+    """Attend slowly, one sequence of a pack after the other.
+
+    Args:
+        q_THE: queries.
+        k_TJE: keys; H is a multiple of J.
+        v_TJE: values; their width may differ from E.
+        visible: for each sequence in turn what its tokens see of it, bool [L, L].
+        options: how scores become shares.
+
+    Returns:
+        float [T, H, E of the values].
+    """
+    repeats = q_THE.shape[1] // k_TJE.shape[1]
+    softcap = options.softcap
+    outputs, start = [], 0
+    for visible_LL in visible:
+        end = start + len(visible_LL)
+        q = q_THE[start:end].transpose(0, 1)
+        k, v = (
+            part[start:end].transpose(0, 1).repeat_interleave(repeats, 0) for part in (k_TJE, v_TJE)
+        )
+        scores = q @ k.transpose(1, 2) * options.scale
+        scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
+        shares = scores.masked_fill(~visible_LL, -math.inf).softmax(-1)
+        outputs.append((F.dropout(shares, options.dropout) @ v).transpose(0, 1))
+        start = end
+    return torch.cat(outputs)
+
+
+def _attend_by_sequence(
+    q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, packing: Packing, options: PackOptions
+) -> Tensor:
+    lengths, device = packing.lengths, q_THE.device
+    visible = (band_mask(length, options.window or length, device) for length in lengths)
+    return attend_by_masks(q_THE, k_TJE, v_TJE, visible, options)
 
 
 _PACKED_ATTENTION = Op(
@@ -145,13 +156,13 @@ _PACKED_ATTENTION = Op(
             name="flash library",
             device=CUDA,
             run=attention_flash.attend_pack,
-            suits=attention_flash.suits_library_pack,
+            suits=attention_flash.suits_library,
         ),
         Way(
             name="flash torch",
             device=CUDA,
             run=attention_flash.attend_pack,
-            suits=attention_flash.suits_torch_pack,
+            suits=attention_flash.suits_torch,
         ),
         Way(name="rows", run=attend_in_rows),
     ),

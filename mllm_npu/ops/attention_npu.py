@@ -9,16 +9,16 @@ rows of a batch, Q queries and K keys of a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mllm_npu.ops.attention_options import BandOptions, PackOptions, RowOptions, ScoreOptions
 from mllm_npu.ops.autocast import compute_dtype, in_compute_dtype
-from mllm_npu.ops.causal_part import CausalPart
+from mllm_npu.ops.causal_part import Attended, CausalPart, Gradients
 from mllm_npu.ops.npu_extension import NPU, compressed_mask, fused_ops, takes_dtype
-from mllm_npu.ops.packing import Packing
+from mllm_npu.ops.packing import Packing, PairPacking
 
 _MOST_HEADS = 256
 _MOST_SEQUENCES = 2048
@@ -32,187 +32,113 @@ _FULL_MASK, _CAUSAL, _BAND = 1, 3, 4
 
 
 def suits_pack(
-    q_THE: Tensor,
-    k_TJE: Tensor,
-    v_TJE: Tensor,
-    packing: Packing,
-    *,
-    scale: float,
-    dropout: float = 0.0,
-    window: int | None = None,
-    softcap: float | None = None,
+    q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, packing: Packing, options: ScoreOptions
 ) -> bool:
     """Whether the kernel takes what `attend_pack` is given."""
     few = len(packing.sequence_ends) <= _MOST_SEQUENCES and packing.longest <= _LONGEST
-    return few and softcap is None and _takes(q_THE, k_TJE, v_TJE, dropout)
+    return few and _takes(q_THE, k_TJE, v_TJE, options)
 
 
 def attend_pack(
-    q_THE: Tensor,
-    k_TJE: Tensor,
-    v_TJE: Tensor,
-    packing: Packing,
-    *,
-    scale: float,
-    dropout: float = 0.0,
-    window: int | None = None,
-    softcap: float | None = None,
+    q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, packing: Packing, options: PackOptions
 ) -> Tensor:
     """Attend causally inside each sequence of a pack, without laying it out in rows."""
-    left = None if window is None or window >= packing.longest else window - 1
-    ends = packing.sequence_ends
-    q, k, v = (in_compute_dtype(part) for part in (q_THE, k_TJE, v_TJE))
-    return _fused(q, k, v, ends, ends, left=left, right=0, scale=scale, dropout=dropout)[0]
+    return attend_varlen(q_THE, k_TJE, v_TJE, packing.pairs, options.band(packing.longest))
 
 
 def suits_varlen(
-    q_THE: Tensor,
-    k_UJE: Tensor,
-    v_UJE: Tensor,
-    ends_q: Sequence[int],
-    ends_k: Sequence[int],
-    *,
-    left: int | None,
-    right: int | None,
-    scale: float,
-    dropout: float = 0.0,
+    q_THE: Tensor, k_UJE: Tensor, v_UJE: Tensor, packing: PairPacking, options: BandOptions
 ) -> bool:
     """Whether the kernel takes what `attend_varlen` is given: no query without any key."""
-    lengths = _lengths(ends_q), _lengths(ends_k)
-    limited = left is not None or right is not None
+    limited = options.left is not None or options.right is not None
+    pairs = zip(packing.queries.lengths, packing.keys.lengths, strict=True)
     return (
-        len(ends_q) <= _MOST_SEQUENCES
-        and max(*lengths[0], *lengths[1]) <= _LONGEST
-        and all(keys >= (queries if limited else 1) for queries, keys in zip(*lengths, strict=True))
-        and all(queries > 0 for queries in lengths[0])
-        and _takes(q_THE, k_UJE, v_UJE, dropout)
+        len(packing.queries.sequence_ends) <= _MOST_SEQUENCES
+        and max(packing.queries.longest, packing.keys.longest) <= _LONGEST
+        and all(keys >= (queries if limited else 1) for queries, keys in pairs)
+        and all(queries > 0 for queries in packing.queries.lengths)
+        and _takes(q_THE, k_UJE, v_UJE, options)
     )
 
 
 def attend_varlen(
-    q_THE: Tensor,
-    k_UJE: Tensor,
-    v_UJE: Tensor,
-    ends_q: Sequence[int],
-    ends_k: Sequence[int],
-    *,
-    left: int | None,
-    right: int | None,
-    scale: float,
-    dropout: float = 0.0,
+    q_THE: Tensor, k_UJE: Tensor, v_UJE: Tensor, packing: PairPacking, options: BandOptions
 ) -> Tensor:
     """Attend in pairs of packed sequences, each query in a band of keys aligned at the end."""
     q, k, v = (in_compute_dtype(part) for part in (q_THE, k_UJE, v_UJE))
-    options: dict[str, Any] = {"left": left, "right": right, "scale": scale, "dropout": dropout}
-    return _fused(q, k, v, ends_q, ends_k, **options)[0]
+    return _fused(q, k, v, packing, options)[0]
 
 
-def suits_rows(
-    q_BHQE: Tensor,
-    k_BJKE: Tensor,
-    v_BJKE: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-) -> bool:
+def suits_rows(q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions) -> bool:
     """Whether the kernel takes what `attend` is given."""
     num_queries, num_keys = q_BHQE.shape[2], k_BJKE.shape[2]
     return (
-        softcap is None
-        and (mask is None or mask.dtype == torch.bool)
+        (options.mask is None or options.mask.dtype == torch.bool)
         and 0 < num_keys <= _LONGEST
         and 0 < num_queries <= _LONGEST
-        and (not causal or num_queries == num_keys)
-        and _takes(q_BHQE, k_BJKE, v_BJKE, dropout)
+        and (not options.causal or num_queries == num_keys)
+        and _takes(q_BHQE, k_BJKE, v_BJKE, options)
     )
 
 
-def attend(
-    q_BHQE: Tensor,
-    k_BJKE: Tensor,
-    v_BJKE: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-) -> Tensor:
+def attend(q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions) -> Tensor:
     """Attend in dense rows: causally, by a mask, or every query to every key."""
     q, k, v = (in_compute_dtype(part) for part in (q_BHQE, k_BJKE, v_BJKE))
-    limits = _limits(None, 0 if causal else None, q.device)
-    if mask is not None:
-        limits = {"atten_mask": _hidden(mask, q, k), "sparse_mode": _FULL_MASK}
-    options: dict[str, Any] = {"scale": scale, "keep_prob": 1 - dropout, **limits}
-    return fused_ops().npu_fusion_attention(q, k, v, q.shape[1], "BNSD", **options)[0]
-
-
-def _suits_part(q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, packing: Packing) -> bool:
-    """Whether the kernel takes what the part is given."""
-    return suits_pack(q_THE, k_TJE, v_TJE, packing, scale=1.0)
+    limits = _limits(None, 0 if options.causal else None, q.device)
+    if options.mask is not None:
+        limits = {"atten_mask": _hidden(options.mask, q, k), "sparse_mode": _FULL_MASK}
+    keep_prob = 1 - options.dropout
+    return fused_ops().npu_fusion_attention(
+        q, k, v, q.shape[1], "BNSD", scale=options.scale, keep_prob=keep_prob, **limits
+    )[0]
 
 
 def _forward_part(
     q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, packing: Packing, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attend causally; also the logarithm of each query's sum, float32 [T, H]."""
-    ends = packing.sequence_ends
-    out, most, total, *_ = _fused(q_THE, k_TJE, v_TJE, ends, ends, left=None, right=0, scale=scale)
+    causal = BandOptions(left=None, right=0, scale=scale)
+    out, most, total, *_ = _fused(q_THE, k_TJE, v_TJE, packing.pairs, causal)
     return out, most[..., 0] + total[..., 0].log()
 
 
-def _backward_part(
-    grad_THE: Tensor,
-    q_THE: Tensor,
-    k_TJE: Tensor,
-    v_TJE: Tensor,
-    out_THE: Tensor,
-    lse_TH: Tensor,
-    packing: Packing,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_part(grad_THE: Tensor, whole: Attended, packing: Packing, scale: float) -> Gradients:
     """Gradients through this part of an attention whose result and sums are of the whole."""
     ends = list(packing.sequence_ends)
     # exp(score - most) / total is the share in the whole where `most` is the logarithm of its sum.
-    most = lse_TH[..., None].expand(-1, -1, _STATISTICS).contiguous()
+    most = whole.lse_TH[..., None].expand(-1, -1, _STATISTICS).contiguous()
     grad_q, grad_k, grad_v, *_ = fused_ops().npu_fusion_attention_grad(
-        q_THE,
-        k_TJE,
-        v_TJE,
-        grad_THE.to(q_THE.dtype),
-        q_THE.shape[1],
+        whole.q_THE,
+        whole.k_TJE,
+        whole.v_TJE,
+        grad_THE.to(whole.q_THE.dtype),
+        whole.q_THE.shape[1],
         "TND",
         softmax_max=most,
         softmax_sum=torch.ones_like(most),
-        attention_in=out_THE,
+        attention_in=whole.out_THE,
         scale_value=scale,
         keep_prob=1.0,
         actual_seq_qlen=ends,
         actual_seq_kvlen=ends,
-        **_limits(None, 0, q_THE.device),
+        **_limits(None, 0, whole.q_THE.device),
     )
     return grad_q, grad_k, grad_v
 
 
-def _takes(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
+def _takes(q: Tensor, k: Tensor, v: Tensor, options: ScoreOptions) -> bool:
     heads, key_heads = q.shape[1], k.shape[1]
     return (
-        q.numel() > 0
+        options.softcap is None
+        and q.numel() > 0
         and k.numel() > 0
         and q.shape[-1] == k.shape[-1] == v.shape[-1] <= _WIDEST
         and key_heads == v.shape[1]
         and heads <= _MOST_HEADS
         and heads % key_heads == 0
-        and 0 <= dropout < 1
+        and 0 <= options.dropout < 1
         and takes_dtype(*(compute_dtype(part) for part in (q, k, v)))
     )
-
-
-def _lengths(ends: Sequence[int]) -> list[int]:
-    return [end - start for start, end in zip((0, *ends), ends, strict=False)]
 
 
 def _limits(left: int | None, right: int | None, device: torch.device) -> dict[str, Any]:
@@ -235,16 +161,7 @@ def _hidden(mask: Tensor, q_BHQE: Tensor, k_BJKE: Tensor) -> Tensor:
 
 
 def _fused(
-    q_THE: Tensor,
-    k_UJE: Tensor,
-    v_UJE: Tensor,
-    ends_q: Sequence[int],
-    ends_k: Sequence[int],
-    *,
-    left: int | None,
-    right: int | None,
-    scale: float,
-    dropout: float = 0.0,
+    q_THE: Tensor, k_UJE: Tensor, v_UJE: Tensor, packing: PairPacking, options: BandOptions
 ) -> Any:
     """Result and statistics of the kernel for packs."""
     return fused_ops().npu_fusion_attention(
@@ -253,11 +170,11 @@ def _fused(
         v_UJE,
         q_THE.shape[1],
         "TND",
-        scale=scale,
-        keep_prob=1 - dropout,
-        actual_seq_qlen=list(ends_q),
-        actual_seq_kvlen=list(ends_k),
-        **_limits(left, right, q_THE.device),
+        scale=options.scale,
+        keep_prob=1 - options.dropout,
+        actual_seq_qlen=list(packing.queries.sequence_ends),
+        actual_seq_kvlen=list(packing.keys.sequence_ends),
+        **_limits(options.left, options.right, q_THE.device),
     )
 
 
@@ -266,6 +183,6 @@ PART = CausalPart(
     device=NPU,
     forward=_forward_part,
     backward=_backward_part,
-    suits=_suits_part,
+    suits=suits_pack,
 )
 """Causal attention as a part of a larger one."""

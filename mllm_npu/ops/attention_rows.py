@@ -11,21 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mllm_npu.ops.attention_options import PackOptions
 from mllm_npu.ops.autocast import in_compute_dtype
 from mllm_npu.ops.dense_attention import attend, band_mask
 from mllm_npu.ops.packing import Packing, to_rows, to_tokens
 
 
 def attend_in_rows(
-    q_THE: Tensor,
-    k_TJE: Tensor,
-    v_TJE: Tensor,
-    packing: Packing,
-    *,
-    scale: float,
-    dropout: float = 0.0,
-    window: int | None = None,
-    softcap: float | None = None,
+    q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, packing: Packing, options: PackOptions
 ) -> Tensor:
     """Gather the sequences into rows, attend in each group, gather the tokens back.
 
@@ -34,10 +27,7 @@ def attend_in_rows(
         k_TJE: keys.
         v_TJE: values; their width may differ from E.
         packing: the pack.
-        scale: factor of the scores.
-        dropout: share of attention weights dropped.
-        window: a token sees this many tokens, itself included.
-        softcap: bound of the scores.
+        options: what a token sees, and how.
 
     Returns:
         float [T, H, E of the values].
@@ -50,13 +40,15 @@ def attend_in_rows(
     for group, *own in zip(packing.groups, *rows, strict=True):
         shape = (group.num_sequences, group.length)
         q, k, v = (part.view(*shape, *part.shape[1:]).transpose(1, 2) for part in own)
-        mask = (
-            band_mask(group.length, window, q.device)
-            if window is not None and window < group.length
-            else None
-        )
+        window = options.limit(group.length)
+        mask = None if window is None else band_mask(group.length, window, q.device)
         out = attend(
-            q, k, v, mask=mask, causal=mask is None, scale=scale, dropout=dropout, softcap=softcap
+            *(q, k, v),
+            mask=mask,
+            causal=mask is None,
+            scale=options.scale,
+            dropout=options.dropout,
+            softcap=options.softcap,
         )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return to_tokens(outputs[0] if len(outputs) == 1 else torch.cat(outputs), packing)

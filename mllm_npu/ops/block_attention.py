@@ -6,8 +6,8 @@ to what is behind. In the second the blocks run backwards, queries without each 
 and keys without its first, so a causal query sees exactly the tokens behind it. The two results are
 merged by their sums of exponentials, and each backward pass is given the merged ones.
 
-Shape letters: T packed tokens, H query heads, J key heads, E head width, R queries of all blocks in
-the second call.
+Shape letters: T packed tokens, H query heads, J key heads, E head width, L tokens of a sequence, R
+queries of all blocks in the second call.
 
 Source: merging partial attentions is that of FlashAttention (Dao et al. 2022) and Ring Attention
     (Liu et al. 2023).
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -30,8 +30,10 @@ from torch.autograd.function import once_differentiable
 from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import RequestError
 from mllm_npu.ops import attention_flash, attention_npu
+from mllm_npu.ops.attention import attend_by_masks
+from mllm_npu.ops.attention_options import ScoreOptions
 from mllm_npu.ops.autocast import in_compute_dtype, without_autocast
-from mllm_npu.ops.causal_part import IN_BLOCKS, CausalPart
+from mllm_npu.ops.causal_part import IN_BLOCKS, Attended, CausalPart
 from mllm_npu.ops.packing import Packing, pack_sequences
 from mllm_npu.ops.ways import Op, Way
 
@@ -105,42 +107,45 @@ def block_attention(
     Returns:
         float [T, H, E].
     """
-    return _BLOCK_ATTENTION(q_THE, k_TJE, v_TJE, layout, scale=scale)
+    return _BLOCK_ATTENTION(q_THE, k_TJE, v_TJE, layout, ScoreOptions(scale=scale))
 
 
 def block_attention_reference(
     q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, layout: BlockPacking, *, scale: float
 ) -> Tensor:
     """Say slowly what `block_attention` gives: a mask of all scores, one sequence by another."""
-    repeats = q_THE.shape[1] // k_TJE.shape[1]
-    outputs, start = [], 0
+    return _attend_by_sequence(q_THE, k_TJE, v_TJE, layout, ScoreOptions(scale=scale))
+
+
+def _attend_by_sequence(
+    q_THE: Tensor, k_TJE: Tensor, v_TJE: Tensor, layout: BlockPacking, options: ScoreOptions
+) -> Tensor:
+    return attend_by_masks(q_THE, k_TJE, v_TJE, _visible(layout, q_THE.device), options)
+
+
+def _visible(layout: BlockPacking, device: torch.device) -> Iterator[Tensor]:
+    """What the tokens of each sequence see of it, bool [L, L]."""
+    start = 0
     for end in layout.packing.sequence_ends:
-        visible = torch.ones(end - start, end - start, dtype=torch.bool, device=q_THE.device).tril()
+        visible_LL = torch.ones(end - start, end - start, dtype=torch.bool, device=device).tril()
         for first, last in layout.blocks:
             if start <= first < end:
-                visible[first - start : last - start, first - start : last - start] = True
-        q = q_THE[start:end].transpose(0, 1)
-        k, v = (
-            part[start:end].transpose(0, 1).repeat_interleave(repeats, 0) for part in (k_TJE, v_TJE)
-        )
-        scores = (q @ k.transpose(1, 2) * scale).masked_fill(~visible, -math.inf)
-        outputs.append((scores.softmax(-1) @ v).transpose(0, 1))
+                visible_LL[first - start : last - start, first - start : last - start] = True
+        yield visible_LL
         start = end
-    return torch.cat(outputs)
 
 
 def _attend_in_parts(
+    part: CausalPart,
     q_THE: Tensor,
     k_TJE: Tensor,
     v_TJE: Tensor,
     layout: BlockPacking,
-    *,
-    scale: float,
-    part: CausalPart,
+    options: ScoreOptions,
 ) -> Tensor:
-    q, k, v = (in_compute_dtype(one) for one in (q_THE, k_TJE, v_TJE))
-    with without_autocast(q):
-        return _BlockAttention.apply(q, k, v, layout, scale, part)  # type: ignore[no-untyped-call]
+    inputs = [in_compute_dtype(one) for one in (q_THE, k_TJE, v_TJE)]
+    with without_autocast(q_THE):
+        return _BlockAttention.apply(*inputs, layout, options.scale, part)  # type: ignore[no-untyped-call]
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -170,18 +175,19 @@ class _BlockAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_THE: Tensor) -> tuple[Tensor | None, ...]:
         q_THE, k_TJE, v_TJE, out_THE, lse_TH = ctx.saved_tensors
+        whole = Attended(q_THE=q_THE, k_TJE=k_TJE, v_TJE=v_TJE, out_THE=out_THE, lse_TH=lse_TH)
         layout: BlockPacking = ctx.layout
         part: CausalPart = ctx.part
-        whole = (grad_THE.contiguous(), q_THE, k_TJE, v_TJE, out_THE, lse_TH)
+        grad_THE = grad_THE.contiguous()
         with without_autocast(q_THE):
-            grads = part.backward(*whole, layout.packing, ctx.scale)
+            grads = part.backward(grad_THE, whole, layout.packing, ctx.scale)
             if layout.backwards is not None:
-                grad_RHE, out_RHE, lse_RH = (
-                    one.index_select(0, layout.queries) for one in (whole[0], out_THE, lse_TH)
+                q, k, v = _select_behind(layout, q_THE, k_TJE, v_TJE)
+                grad_RHE, out, lse = (
+                    one.index_select(0, layout.queries) for one in (grad_THE, out_THE, lse_TH)
                 )
-                behind = _select_behind(layout, q_THE, k_TJE, v_TJE)
-                known = (out_RHE, lse_RH, layout.backwards)
-                more = part.backward(grad_RHE, *behind, *known, ctx.scale)
+                behind = Attended(q_THE=q, k_TJE=k, v_TJE=v, out_THE=out, lse_TH=lse)
+                more = part.backward(grad_RHE, behind, layout.backwards, ctx.scale)
                 grad_q = _add_at(grads[0], layout.queries, more[0])
                 grad_k = _add_at(grads[1], layout.keys, more[1])
                 grads = (grad_q, grad_k, _add_at(grads[2], layout.keys, more[2]))
@@ -222,21 +228,21 @@ def _suits(
     k_TJE: Tensor,
     v_TJE: Tensor,
     layout: BlockPacking,
-    *,
-    scale: float,
+    options: ScoreOptions,
 ) -> bool:
     packs = [pack for pack in (layout.packing, layout.backwards) if pack is not None]
-    return part.suits is None or all(part.suits(q_THE, k_TJE, v_TJE, pack) for pack in packs)
+    inputs = (q_THE, k_TJE, v_TJE)
+    return part.suits is None or all(part.suits(*inputs, pack, options) for pack in packs)
 
 
 _BLOCK_ATTENTION = Op(
     "block_attention",
-    reference=block_attention_reference,
+    reference=_attend_by_sequence,
     ways=[
         Way(
             name=part.name,
             device=part.device,
-            run=functools.partial(_attend_in_parts, part=part),
+            run=functools.partial(_attend_in_parts, part),
             suits=functools.partial(_suits, part),
         )
         for part in (attention_npu.PART, attention_flash.PART, IN_BLOCKS)

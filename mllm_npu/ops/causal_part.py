@@ -18,10 +18,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mllm_npu.ops.attention_options import ScoreOptions
 from mllm_npu.ops.packing import Packing, gradients_to_rows, to_rows, to_tokens
 
 _BLOCK = 128
 """Queries of a block."""
+
+Gradients = tuple[Tensor, Tensor, Tensor]
+"""Of queries, keys and values, each of the shape and dtype of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attended:
+    """What a whole attention was given and what it gave; its parts go backwards through these.
+
+    Args:
+        q_THE: queries.
+        k_TJE: keys.
+        v_TJE: values.
+        out_THE: result.
+        lse_TH: logarithm of each query's sum of exponentials, float32.
+    """
+
+    q_THE: Tensor
+    k_TJE: Tensor
+    v_TJE: Tensor
+    out_THE: Tensor
+    lse_TH: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,20 +54,16 @@ class CausalPart:
     Args:
         name: of the way.
         forward: (q_THE, k_TJE, v_TJE, packing, scale) -> result [T, H, E], sums float32 [T, H].
-        backward: (gradient, q, k, v, result and sums of the whole, packing, scale) -> gradients of
-            q, k and v.
+        backward: (gradient, the whole, packing, scale) -> gradients of q, k and v.
         device: torch's type of the devices it runs on; None for all.
-        suits: whether it takes (q_THE, k_TJE, v_TJE, packing); None takes all.
+        suits: whether it takes (q_THE, k_TJE, v_TJE, packing, options); None takes all.
     """
 
     name: str
     forward: Callable[[Tensor, Tensor, Tensor, Packing, float], tuple[Tensor, Tensor]]
-    backward: Callable[
-        [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Packing, float],
-        tuple[Tensor, Tensor, Tensor],
-    ]
+    backward: Callable[[Tensor, Attended, Packing, float], Gradients]
     device: str | None = None
-    suits: Callable[[Tensor, Tensor, Tensor, Packing], bool] | None = None
+    suits: Callable[[Tensor, Tensor, Tensor, Packing, ScoreOptions], bool] | None = None
 
 
 def forward_part(
@@ -67,21 +86,13 @@ def forward_part(
     return out_THE, lse_TH1[..., 0]
 
 
-def backward_part(
-    grad_THE: Tensor,
-    q_THE: Tensor,
-    k_TJE: Tensor,
-    v_TJE: Tensor,
-    out_THE: Tensor,
-    lse_TH: Tensor,
-    packing: Packing,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward_part(grad_THE: Tensor, whole: Attended, packing: Packing, scale: float) -> Gradients:
     """Gradients through this part of an attention whose result and sums are of the whole."""
+    q_THE, k_TJE, v_TJE = whole.q_THE, whole.k_TJE, whole.v_TJE
     heads, key_heads = q_THE.shape[1], k_TJE.shape[1]
     grad_THE = _wide(grad_THE)
-    mean_TH1 = (grad_THE * out_THE).sum(-1, keepdim=True)
-    inputs = (q_THE, k_TJE, v_TJE, lse_TH[..., None])
+    mean_TH1 = (grad_THE * whole.out_THE).sum(-1, keepdim=True)
+    inputs = (q_THE, k_TJE, v_TJE, whole.lse_TH[..., None])
     parts = [_wide(to_rows(part, packing)) for part in inputs]
     parts += [gradients_to_rows(part, packing) for part in (grad_THE, mean_TH1)]
     found: tuple[list[Tensor], ...] = ([], [], [])

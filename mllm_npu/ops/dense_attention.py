@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mllm_npu.ops import attention_npu
+from mllm_npu.ops.attention_options import RowOptions
 from mllm_npu.ops.causal_blocks import attend_in_blocks, suits_blocks
 from mllm_npu.ops.npu_extension import NPU
 from mllm_npu.ops.ways import Op, Way
@@ -44,16 +45,8 @@ def attend(
     Returns:
         float [B, H, Q, E of the values].
     """
-    return _ATTEND(
-        q_BHQE,
-        k_BJKE,
-        v_BJKE,
-        mask=mask,
-        causal=causal,
-        scale=scale,
-        dropout=dropout,
-        softcap=softcap,
-    )
+    options = RowOptions(mask=mask, causal=causal, scale=scale, dropout=dropout, softcap=softcap)
+    return _ATTEND(q_BHQE, k_BJKE, v_BJKE, options)
 
 
 def attend_reference(
@@ -68,13 +61,8 @@ def attend_reference(
     softcap: float | None = None,
 ) -> Tensor:
     """Say slowly what `attend` gives: scores, their softmax, the sum of values, written out."""
-    repeats = q_BHQE.shape[1] // k_BJKE.shape[1]
-    k, v = (_share_heads(part, repeats) for part in (k_BJKE, v_BJKE))
-    scores = q_BHQE @ k.transpose(2, 3) * (scale if softcap is None else scale / softcap)
-    scores = scores if softcap is None else torch.tanh(scores) * softcap
-    visible = band_mask(q_BHQE.shape[2], q_BHQE.shape[2], q_BHQE.device) if causal else mask
-    scores = scores if visible is None else scores.masked_fill(~visible, -math.inf)
-    return F.dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype), dropout) @ v
+    options = RowOptions(mask=mask, causal=causal, scale=scale, dropout=dropout, softcap=softcap)
+    return _attend_written_out(q_BHQE, k_BJKE, v_BJKE, options)
 
 
 def band_mask(length: int, window: int, device: torch.device) -> Tensor:
@@ -84,69 +72,67 @@ def band_mask(length: int, window: int, device: torch.device) -> Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def _suits_blocks(
-    q_BHQE: Tensor, *_: Tensor, causal: bool, dropout: float, softcap: float | None, **__: object
-) -> bool:
-    return causal and softcap is None and not dropout and suits_blocks(q_BHQE)
+def _attend_written_out(
+    q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions
+) -> Tensor:
+    k, v = _share_heads(q_BHQE, k_BJKE, v_BJKE)
+    scale, softcap, num_queries = options.scale, options.softcap, q_BHQE.shape[2]
+    scores = q_BHQE @ k.transpose(2, 3) * (scale if softcap is None else scale / softcap)
+    scores = scores if softcap is None else torch.tanh(scores) * softcap
+    visible = options.mask
+    if options.causal:
+        visible = band_mask(num_queries, num_queries, q_BHQE.device)
+    scores = scores if visible is None else scores.masked_fill(~visible, -math.inf)
+    shares = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+    return F.dropout(shares, options.dropout) @ v
+
+
+def _suits_blocks(q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions) -> bool:
+    plain = options.softcap is None and not options.dropout
+    return plain and options.causal and suits_blocks(q_BHQE)
 
 
 def _attend_in_blocks(
-    q_BHQE: Tensor,
-    k_BJKE: Tensor,
-    v_BJKE: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-    dropout: float = 0.0,
-    softcap: float | None = None,
+    q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions
 ) -> Tensor:
     """Causal only; one key head for each query head is what its products need."""
-    repeats = q_BHQE.shape[1] // k_BJKE.shape[1]
-    k, v = (_share_heads(part, repeats) for part in (k_BJKE, v_BJKE))
-    return attend_in_blocks(q_BHQE, k, v, scale=scale)
+    k, v = _share_heads(q_BHQE, k_BJKE, v_BJKE)
+    return attend_in_blocks(q_BHQE, k, v, scale=options.scale)
 
 
-def _attend_by_torch(
-    q_BHQE: Tensor,
-    k_BJKE: Tensor,
-    v_BJKE: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-) -> Tensor:
+def _attend_by_torch(q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions) -> Tensor:
     """What torch itself has for the device."""
     return F.scaled_dot_product_attention(
         q_BHQE,
         k_BJKE,
         v_BJKE,
-        attn_mask=mask,
-        is_causal=causal,
-        scale=scale,
-        dropout_p=dropout,
+        attn_mask=options.mask,
+        is_causal=options.causal,
+        scale=options.scale,
+        dropout_p=options.dropout,
         enable_gqa=q_BHQE.shape[1] > k_BJKE.shape[1],
     )
 
 
-def _has_no_softcap(*_: Tensor, softcap: float | None, **__: object) -> bool:
-    return softcap is None
+def _has_no_softcap(q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions) -> bool:
+    return options.softcap is None
 
 
-def _share_heads(part_BJKE: Tensor, repeats: int) -> Tensor:
-    """Give each query head its key head, [B, J, K, E] -> [B, H, K, E]."""
-    return part_BJKE if repeats == 1 else part_BJKE.repeat_interleave(repeats, 1)
+def _share_heads(q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each query head its own key head, -> [B, H, K, E] and [B, H, K, E of the values]."""
+    repeats = q_BHQE.shape[1] // k_BJKE.shape[1]
+    if repeats == 1:
+        return k_BJKE, v_BJKE
+    return k_BJKE.repeat_interleave(repeats, 1), v_BJKE.repeat_interleave(repeats, 1)
 
 
 _ATTEND = Op(
     "attend",
-    reference=attend_reference,
+    reference=_attend_written_out,
     ways=(
         Way(name=NPU, device=NPU, run=attention_npu.attend, suits=attention_npu.suits_rows),
         Way(name="blocks", device="cpu", run=_attend_in_blocks, suits=_suits_blocks),
         Way(name="torch", run=_attend_by_torch, suits=_has_no_softcap),
-        Way(name="written out", run=attend_reference),
+        Way(name="written out", run=_attend_written_out),
     ),
 )

@@ -60,25 +60,24 @@ def flash_attn_func(
     Raises:
         RequestError: shapes that do not fit, or an option that is not known here.
     """
-    _refuse_options(
-        softcap=softcap != 0,
-        alibi_slopes=alibi_slopes is not None,
-        deterministic=deterministic,
-        return_attn_probs=return_attn_probs,
-    )
     _check_shapes(q, k, v, num_dims=4)
-    left, right = _band(window_size, causal=causal)
     num_rows, num_queries, num_keys = q.shape[0], q.shape[1], k.shape[1]
-    out = varlen_attention(
+    out = flash_attn_varlen_func(
         q.flatten(0, 1),
         k.flatten(0, 1),
         v.flatten(0, 1),
-        tuple(num_queries * (row + 1) for row in range(num_rows)),
-        tuple(num_keys * (row + 1) for row in range(num_rows)),
-        left=left,
-        right=right,
-        scale=q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale,
-        dropout=_check_dropout(dropout_p),
+        cu_seqlens_q=[num_queries * row for row in range(num_rows + 1)],
+        cu_seqlens_k=[num_keys * row for row in range(num_rows + 1)],
+        max_seqlen_q=num_queries,
+        max_seqlen_k=num_keys,
+        dropout_p=dropout_p,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        deterministic=deterministic,
+        return_attn_probs=return_attn_probs,
     )
     return out.view(num_rows, num_queries, *out.shape[1:])
 

@@ -71,6 +71,11 @@ class Packing:
         return max(self.lengths)
 
     @property
+    def pairs(self) -> PairPacking:
+        """Each sequence with itself."""
+        return PairPacking(queries=self, keys=self)
+
+    @property
     def groups(self) -> tuple[SequenceGroup, ...]:
         """The padded batches the sequences run in; their rows lie end to end."""
         return self._rows.groups
@@ -104,6 +109,19 @@ class Packing:
     @cached_property
     def _rows(self) -> _Rows:
         return _plan_rows(self.lengths, one_group=self.one_group)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairPacking:
+    """Where the sequences of two packs are that attend to each other, one by one.
+
+    Args:
+        queries: sequences of the queries.
+        keys: as many of the keys.
+    """
+
+    queries: Packing
+    keys: Packing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +167,23 @@ def pack_sequences(
             "such as (3, 7)."
         )
     return packing
+
+
+def pair_sequences(
+    ends_q: Sequence[int], ends_k: Sequence[int], device: torch.device | str
+) -> PairPacking:
+    """Say where the sequences of two packs are; some may be empty.
+
+    Args:
+        ends_q: cumulative ends of the queries' sequences without a leading 0.
+        ends_k: the same of the keys', as many.
+        device: where the indices are needed.
+    """
+    queries, keys = (
+        Packing(sequence_ends=tuple(map(int, ends)), device=torch.device(device))
+        for ends in (ends_q, ends_k)
+    )
+    return PairPacking(queries=queries, keys=keys)
 
 
 def _plan_rows(sequence_lengths: Sequence[int], *, one_group: bool) -> _Rows:

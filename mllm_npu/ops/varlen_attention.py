@@ -10,7 +10,6 @@ pairs of the same lengths, Q queries and K keys of a sequence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +18,11 @@ from torch import Tensor
 from mllm_npu.device.transfer import to_device
 from mllm_npu.ops import attention_flash, attention_npu
 from mllm_npu.ops.attention_flash import CUDA
+from mllm_npu.ops.attention_options import BandOptions
 from mllm_npu.ops.autocast import in_compute_dtype
 from mllm_npu.ops.dense_attention import attend, attend_reference
 from mllm_npu.ops.npu_extension import NPU
+from mllm_npu.ops.packing import PairPacking, pair_sequences
 from mllm_npu.ops.ways import Op, Way
 
 
@@ -55,9 +56,9 @@ def varlen_attention(
     """
     if not q_THE.shape[0]:
         return q_THE[..., :1].expand(0, q_THE.shape[1], v_UJE.shape[2])
-    return _VARLEN_ATTENTION(
-        q_THE, k_UJE, v_UJE, ends_q, ends_k, left=left, right=right, scale=scale, dropout=dropout
-    )
+    packing = pair_sequences(ends_q, ends_k, q_THE.device)
+    options = BandOptions(left=left, right=right, scale=scale, dropout=dropout)
+    return _VARLEN_ATTENTION(q_THE, k_UJE, v_UJE, packing, options)
 
 
 def varlen_attention_reference(
@@ -73,6 +74,16 @@ def varlen_attention_reference(
     dropout: float = 0.0,
 ) -> Tensor:
     """Say slowly what `varlen_attention` gives: pair by pair, query by query what it sees."""
+    packing = pair_sequences(ends_q, ends_k, q_THE.device)
+    options = BandOptions(left=left, right=right, scale=scale, dropout=dropout)
+    return _attend_by_query(q_THE, k_UJE, v_UJE, packing, options)
+
+
+def _attend_by_query(
+    q_THE: Tensor, k_UJE: Tensor, v_UJE: Tensor, packing: PairPacking, options: BandOptions
+) -> Tensor:
+    left, right, scale, dropout = options.left, options.right, options.scale, options.dropout
+    ends_q, ends_k = packing.queries.sequence_ends, packing.keys.sequence_ends
     outputs = [v_UJE.new_zeros(0, q_THE.shape[1], v_UJE.shape[2])]
     starts = zip((0, *ends_q), (0, *ends_k), strict=True)
     for (start_q, start_k), end_q, end_k in zip(starts, ends_q, ends_k, strict=False):
@@ -90,53 +101,35 @@ def varlen_attention_reference(
 
 
 def attend_by_lengths(
-    q_THE: Tensor,
-    k_UJE: Tensor,
-    v_UJE: Tensor,
-    ends_q: Sequence[int],
-    ends_k: Sequence[int],
-    *,
-    left: int | None,
-    right: int | None,
-    scale: float,
-    dropout: float = 0.0,
+    q_THE: Tensor, k_UJE: Tensor, v_UJE: Tensor, packing: PairPacking, options: BandOptions
 ) -> Tensor:
     """Attend in all pairs of the same lengths at once, as dense rows."""
-    options: _Options = {"left": left, "right": right, "scale": scale, "dropout": dropout}
     q, k, v = (in_compute_dtype(part) for part in (q_THE, k_UJE, v_UJE))
-    starts_of = _starts_by_lengths(ends_q, ends_k)
+    starts_of = _starts_by_lengths(packing)
     if len(starts_of) == 1:  # the packs are dense as they are
         ((num_queries, num_keys),) = starts_of
-        q = q.view(len(ends_q), num_queries, *q.shape[1:])
-        k, v = (part.view(len(ends_k), num_keys, *part.shape[1:]) for part in (k, v))
-        return _attend_dense(q, k, v, **options).flatten(0, 1)
+        (starts,) = starts_of.values()
+        q = q.view(len(starts), num_queries, *q.shape[1:])
+        k, v = (part.view(len(starts), num_keys, *part.shape[1:]) for part in (k, v))
+        return _attend_dense(q, k, v, options).flatten(0, 1)
     outputs, places = [], []
     for (num_queries, num_keys), starts in starts_of.items():
         of_queries = _places([start for start, _ in starts], num_queries)
         of_keys = _places([start for _, start in starts], num_keys)
         rows = (_take(q, of_queries), _take(k, of_keys), _take(v, of_keys))
-        outputs.append(_attend_dense(*rows, **options).flatten(0, 1))
+        outputs.append(_attend_dense(*rows, options).flatten(0, 1))
         places.append(of_queries.flatten())
     back = to_device(torch.cat(places).argsort(), q.device)
     return torch.cat(outputs).index_select(0, back)
 
 
-class _Options(TypedDict):
-    left: int | None
-    right: int | None
-    scale: float
-    dropout: float
-
-
-def _starts_by_lengths(
-    ends_q: Sequence[int], ends_k: Sequence[int]
-) -> dict[tuple[int, int], list[tuple[int, int]]]:
+def _starts_by_lengths(packing: PairPacking) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """First query and key of each pair, by the numbers of queries and keys."""
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
     start_q, start_k = 0, 0
-    for end_q, end_k in zip(ends_q, ends_k, strict=True):
-        found.setdefault((end_q - start_q, end_k - start_k), []).append((start_q, start_k))
-        start_q, start_k = end_q, end_k
+    for lengths in zip(packing.queries.lengths, packing.keys.lengths, strict=True):
+        found.setdefault(lengths, []).append((start_q, start_k))
+        start_q, start_k = start_q + lengths[0], start_k + lengths[1]
     return found
 
 
@@ -151,18 +144,10 @@ def _take(part_THE: Tensor, places_NQ: Tensor) -> Tensor:
     return part_THE.index_select(0, index).view(*places_NQ.shape, *part_THE.shape[1:])
 
 
-def _attend_dense(
-    q_NQHE: Tensor,
-    k_NKJE: Tensor,
-    v_NKJE: Tensor,
-    *,
-    left: int | None,
-    right: int | None,
-    scale: float,
-    dropout: float,
-) -> Tensor:
+def _attend_dense(q_NQHE: Tensor, k_NKJE: Tensor, v_NKJE: Tensor, options: BandOptions) -> Tensor:
     """Attend in pairs of the same lengths, -> [N, Q, H, E of the values]."""
     num_queries, num_keys = q_NQHE.shape[1], k_NKJE.shape[1]
+    left, right = options.left, options.right
     blind = num_blind(num_queries, num_keys, right)
     q, k, v = (part.transpose(1, 2) for part in (q_NQHE[:, blind:], k_NKJE, v_NKJE))
     num_seeing = num_queries - blind
@@ -177,7 +162,9 @@ def _attend_dense(
             if causal or (far_left and far_right)
             else _band(num_seeing, num_keys, left, right, q.device)
         )
-        out = attend(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
+        out = attend(
+            q, k, v, mask=mask, causal=causal, scale=options.scale, dropout=options.dropout
+        )
     return F.pad(out.transpose(1, 2), (0, 0, 0, 0, blind, 0)) if blind else out.transpose(1, 2)
 
 
@@ -201,7 +188,7 @@ def _band(
 
 _VARLEN_ATTENTION = Op(
     "varlen_attention",
-    reference=varlen_attention_reference,
+    reference=_attend_by_query,
     ways=(
         Way(
             name=NPU, device=NPU, run=attention_npu.attend_varlen, suits=attention_npu.suits_varlen
@@ -210,7 +197,7 @@ _VARLEN_ATTENTION = Op(
             name="flash library",
             device=CUDA,
             run=attention_flash.attend_varlen,
-            suits=attention_flash.suits_varlen,
+            suits=attention_flash.suits_library,
         ),
         Way(name="by lengths", run=attend_by_lengths),
     ),

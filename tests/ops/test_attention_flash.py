@@ -5,9 +5,10 @@ import torch
 
 from mllm_npu.ops import attention_flash
 from mllm_npu.ops.attention import packed_attention_reference
+from mllm_npu.ops.attention_options import BandOptions, PackOptions, ScoreOptions
 from mllm_npu.ops.block_attention import _attend_in_parts, block_attention_reference, pack_blocks
-from mllm_npu.ops.causal_part import IN_BLOCKS
-from mllm_npu.ops.packing import pack_sequences
+from mllm_npu.ops.causal_part import IN_BLOCKS, Attended
+from mllm_npu.ops.packing import pack_sequences, pair_sequences
 from mllm_npu.ops.varlen_attention import varlen_attention_reference
 
 ENDS = (5, 6, 46, 58)
@@ -51,10 +52,8 @@ def kernels(monkeypatch, able):
 
 def suits(inputs, **options):
     packing = pack_sequences((inputs[0].shape[0],), "cpu")
-    return (
-        attention_flash.suits_library_pack(*inputs, packing, scale=1.0, **options),
-        attention_flash.suits_torch_pack(*inputs, packing, scale=1.0, **options),
-    )
+    rules = (attention_flash.suits_library, attention_flash.suits_torch)
+    return tuple(suits(*inputs, packing, PackOptions(scale=1.0, **options)) for suits in rules)
 
 
 def test_the_kernels_that_are_there_are_taken(kernels):
@@ -78,11 +77,11 @@ def test_only_the_library_can_drop_shares(kernels):
 def test_what_the_kernels_do_not_take_goes_another_way(kernels, changes):
     kernels(Kernel(), Kernel())
     inputs, packing = make_pack(**changes), pack_sequences(ENDS, "cpu")
-    assert not attention_flash.suits_library_pack(*inputs, packing, scale=1.0)
-    assert not attention_flash.suits_torch_pack(*inputs, packing, scale=1.0)
-    assert not attention_flash.PART.suits(*inputs, packing)
-    options = {"left": None, "right": 0, "scale": 1.0}
-    assert not attention_flash.suits_varlen(*inputs, ENDS, ENDS, **options)
+    assert not attention_flash.suits_library(*inputs, packing, PackOptions(scale=1.0))
+    assert not attention_flash.suits_torch(*inputs, packing, PackOptions(scale=1.0))
+    assert not attention_flash.PART.suits(*inputs, packing, ScoreOptions(scale=1.0))
+    causal = BandOptions(left=None, right=0, scale=1.0)
+    assert not attention_flash.suits_library(*inputs, packing.pairs, causal)
 
 
 def test_an_old_device_goes_another_way(kernels, monkeypatch):
@@ -97,7 +96,8 @@ def test_wide_inputs_are_taken_under_autocast_and_narrowed(kernels):
     assert suits(inputs) == (False, False)
     with torch.autocast("cpu", torch.bfloat16):
         assert suits(inputs) == (True, False)
-        out = attention_flash.attend_pack(*inputs, pack_sequences(ENDS, "cpu"), scale=1.0)
+        packing = pack_sequences(ENDS, "cpu")
+        out = attention_flash.attend_pack(*inputs, packing, PackOptions(scale=1.0))
     assert out.dtype == torch.bfloat16
 
 
@@ -107,7 +107,7 @@ def test_a_pack_is_told_as_bounds_and_a_window(kernels, error_of, which, window)
     kernel = Kernel()
     kernels(*((kernel, None) if which == "library" else (None, kernel)))
     inputs, packing = make_pack(), pack_sequences(ENDS, "cpu")
-    out = attention_flash.attend_pack(*inputs, packing, scale=0.3, window=window)
+    out = attention_flash.attend_pack(*inputs, packing, PackOptions(scale=0.3, window=window))
     wide = [part.float() for part in inputs]
     truth = packed_attention_reference(*wide, ENDS, scale=0.3, window=window)
     assert error_of(out, truth) < 0.02
@@ -127,7 +127,8 @@ def test_pairs_of_sequences_are_told_as_two_bounds(kernels, error_of):
     ends_k = (7, 8, 60, 75)
     inputs = [torch.randn(n, heads, 8).bfloat16() for n, heads in ((58, 4), (75, 2), (75, 2))]
     band = {"left": None, "right": 5, "scale": 0.3}
-    out = attention_flash.attend_varlen(*inputs, ENDS, ends_k, **band, dropout=0.1)
+    packing = pair_sequences(ENDS, ends_k, "cpu")
+    out = attention_flash.attend_varlen(*inputs, packing, BandOptions(**band, dropout=0.1))
     truth = varlen_attention_reference(*(part.float() for part in inputs), ENDS, ends_k, **band)
     assert error_of(out, truth) < 0.02
     (told,) = kernel.told
@@ -150,15 +151,17 @@ def test_a_part_goes_through_torchs_own_operators(monkeypatch, able, with_gradie
     def backward(grad, q, k, v, out, lse, bounds, *others, scale):
         told.append((bounds.tolist(), *others[1:5]))
         assert lse.is_contiguous()
-        return IN_BLOCKS.backward(
-            grad, q, k, v, out, lse.transpose(0, 1), packing_of(bounds), scale
-        )
+        lse = lse.transpose(0, 1)
+        whole = Attended(q_THE=q, k_TJE=k, v_TJE=v, out_THE=out, lse_TH=lse)
+        return IN_BLOCKS.backward(grad, whole, packing_of(bounds), scale)
 
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", forward)
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_backward", backward)
     layout, inputs = pack_blocks(packing, [(10, 30)]), make_pack(dtype=torch.float32)
     ours = with_gradients(
-        lambda *parts: _attend_in_parts(*parts, layout, scale=0.3, part=attention_flash.PART),
+        lambda *parts: _attend_in_parts(
+            attention_flash.PART, *parts, layout, ScoreOptions(scale=0.3)
+        ),
         inputs,
     )
     truth = with_gradients(

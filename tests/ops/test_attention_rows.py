@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mllm_npu.ops.attention import packed_attention_reference
+from mllm_npu.ops.attention_options import PackOptions
 from mllm_npu.ops.attention_rows import attend_in_rows
 from mllm_npu.ops.packing import pack_sequences
 from mllm_npu.ops.ways import calls
@@ -20,7 +21,7 @@ def test_rows_of_unequal_groups_are_the_reference(with_gradients, options, value
     inputs, packing = make_inputs(value_width=value_width), pack_sequences(ENDS, "cpu")
     assert len(packing.groups) > 1
     ours = with_gradients(
-        lambda *parts: attend_in_rows(*parts, packing, scale=0.3, **options), inputs
+        lambda *parts: attend_in_rows(*parts, packing, PackOptions(scale=0.3, **options)), inputs
     )
     truth = with_gradients(
         lambda *parts: packed_attention_reference(*parts, ENDS, scale=0.3, **options), inputs
@@ -30,18 +31,18 @@ def test_rows_of_unequal_groups_are_the_reference(with_gradients, options, value
 
 def test_each_group_is_attended_once_by_the_devices_dense_way():
     packing, before = pack_sequences(ENDS, "cpu"), calls()
-    attend_in_rows(*make_inputs(), packing, scale=1.0)
+    attend_in_rows(*make_inputs(), packing, PackOptions(scale=1.0))
     assert (calls() - before)["attend", "blocks"] == len(packing.groups)
 
 
 def test_without_memory_it_gives_the_shape():
     hollow = [part.to("meta") for part in make_inputs(value_width=5)]
-    out = attend_in_rows(*hollow, pack_sequences(ENDS, "meta"), scale=1.0)
+    out = attend_in_rows(*hollow, pack_sequences(ENDS, "meta"), PackOptions(scale=1.0))
     assert out.is_meta
     assert out.shape == (83, 4, 5)
 
 
 def test_under_autocast_rows_are_narrow_before_they_are_copied():
     with torch.autocast("cpu", torch.bfloat16):
-        out = attend_in_rows(*make_inputs(), pack_sequences(ENDS, "cpu"), scale=1.0)
+        out = attend_in_rows(*make_inputs(), pack_sequences(ENDS, "cpu"), PackOptions(scale=1.0))
     assert out.dtype == torch.bfloat16

@@ -5,6 +5,7 @@ import torch
 
 from mllm_npu.errors import RequestError
 from mllm_npu.ops.attention import packed_attention
+from mllm_npu.ops.attention_options import ScoreOptions
 from mllm_npu.ops.block_attention import (
     _suits,
     block_attention,
@@ -134,7 +135,7 @@ def test_it_is_counted_and_follows_the_reference():
 def test_a_way_must_take_both_calls():
     seen = []
 
-    def takes_few(q, k, v, packing):
+    def takes_few(q, k, v, packing, options):
         seen.append(packing.sequence_ends)
         return len(packing.sequence_ends) < 3
 
@@ -142,6 +143,6 @@ def test_a_way_must_take_both_calls():
     inputs = make_inputs()
     packing = pack_sequences((30, 58), "cpu")
     few, many = (pack_blocks(packing, [(n, n + 2) for n in range(0, end, 2)]) for end in (4, 6))
-    assert _suits(part, *inputs, few, scale=1.0)
-    assert not _suits(part, *inputs, many, scale=1.0)
+    assert _suits(part, *inputs, few, ScoreOptions(scale=1.0))
+    assert not _suits(part, *inputs, many, ScoreOptions(scale=1.0))
     assert seen == [(30, 58), (1, 2), (30, 58), (1, 2, 3)]

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mllm_npu.ops.attention_options import RowOptions
 from mllm_npu.ops.causal_blocks import LONGEST_ROW
 from mllm_npu.ops.dense_attention import attend, attend_reference, band_mask
 from mllm_npu.ops.ways import OPS, only_reference
@@ -15,14 +16,8 @@ def make_rows(queries=5, keys=5, heads=4, key_heads=2):
 
 
 def picked(*rows, **options):
-    options = {
-        "mask": None,
-        "causal": False,
-        "scale": 1.0,
-        "dropout": 0.0,
-        "softcap": None,
-    } | options
-    return OPS["attend"].pick(*rows, **options).name
+    options = {"mask": None, "causal": False, "scale": 1.0} | options
+    return OPS["attend"].pick(*rows, RowOptions(**options)).name
 
 
 def test_the_reference_is_attention_written_out_for_two_keys():

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from mllm_npu import ops
 from mllm_npu.device.platform import available_platforms
 from mllm_npu.device.transfer import to_device
+from mllm_npu.ops.attention_options import BandOptions, PackOptions, RowOptions, ScoreOptions
 from mllm_npu.ops.block_attention import pack_blocks
-from mllm_npu.ops.packing import pack_sequences
+from mllm_npu.ops.packing import pack_sequences, pair_sequences
 from mllm_npu.ops.ways import OPS, calls
 
 for module in pkgutil.iter_modules(ops.__path__):  # an operation is known once that is imported
@@ -47,18 +48,18 @@ class Case:
 
 def packed(name, *, ends=ENDS, heads=(4, 2), widths=(8, 8), **options):
     def call(run, q, k, v):
-        return run(q, k, v, pack_sequences(ends, q.device), scale=SCALE, **options)
+        packing = pack_sequences(ends, q.device)
+        return run(q, k, v, packing, PackOptions(scale=SCALE, **options))
 
     shapes = ((heads[0], widths[0]), (heads[1], widths[0]), (heads[1], widths[1]))
     shapes = tuple((ends[-1], *shape) for shape in shapes)
     return Case(op="packed_attention", name=name, shapes=shapes, call=call)
 
 
-def dense(name, *, queries=6, keys=6, mask=None, **options):
+def dense(name, *, queries=6, keys=6, mask=None, causal=False, **options):
     def call(run, q, k, v):
-        options_here = {"causal": False, "scale": SCALE, "dropout": 0.0, "softcap": None} | options
         seen = None if mask is None else to_device(make_mask(*mask), q.device)
-        return run(q, k, v, mask=seen, **options_here)
+        return run(q, k, v, RowOptions(mask=seen, causal=causal, scale=SCALE, **options))
 
     shapes = ((3, 4, queries, 8), (3, 2, keys, 8), (3, 2, keys, 8))
     return Case(op="attend", name=name, shapes=shapes, call=call)
@@ -74,7 +75,7 @@ def make_mask(*shape):
 def blocks(name, blocks=BLOCKS, heads=(4, 2)):
     def call(run, q, k, v):
         layout = pack_blocks(pack_sequences(ENDS, q.device), blocks)
-        return run(q, k, v, layout, scale=SCALE)
+        return run(q, k, v, layout, ScoreOptions(scale=SCALE))
 
     shapes = tuple((ENDS[-1], number, 8) for number in (*heads, heads[1]))
     return Case(op="block_attention", name=name, shapes=shapes, call=call)
@@ -82,7 +83,8 @@ def blocks(name, blocks=BLOCKS, heads=(4, 2)):
 
 def varlen(name, ends_q, ends_k, left=None, right=None):
     def call(run, q, k, v):
-        return run(q, k, v, ends_q, ends_k, left=left, right=right, scale=SCALE, dropout=0.0)
+        packing = pair_sequences(ends_q, ends_k, q.device)
+        return run(q, k, v, packing, BandOptions(left=left, right=right, scale=SCALE))
 
     shapes = ((ends_q[-1], 4, 8), (ends_k[-1], 2, 8), (ends_k[-1], 2, 8))
     return Case(op="varlen_attention", name=name, shapes=shapes, call=call)

@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from mllm_npu.errors import RequestError
-from mllm_npu.ops.packing import gradients_to_rows, pack_sequences, to_rows, to_tokens
+from mllm_npu.ops.packing import (
+    gradients_to_rows,
+    pack_sequences,
+    pair_sequences,
+    to_rows,
+    to_tokens,
+)
 
 UNEQUAL = (3, 4, 60, 64, 165)
 
@@ -83,3 +89,16 @@ def test_numbers_become_plain_ints():
     ends = pack_sequences(torch.tensor([2, 5]), "cpu").sequence_ends
     assert ends == (2, 5)
     assert all(type(end) is int for end in ends)
+
+
+def test_a_pack_is_paired_with_itself_and_shares_what_it_has_prepared():
+    packing = pack_sequences((2, 5), "cpu")
+    assert packing.pairs.queries is packing.pairs.keys is packing
+
+
+def test_sequences_of_a_pair_may_be_empty_and_nothing_is_planned_for_them():
+    pairs = pair_sequences([0, 4, 9], (3, 5, 5), "cpu")
+    assert (pairs.queries.lengths, pairs.keys.lengths) == ((0, 4, 5), (3, 2, 0))
+    assert (pairs.queries.longest, pairs.keys.longest) == (5, 3)
+    assert pairs.keys.bounds.tolist() == [0, 3, 5, 5]
+    assert "_rows" not in vars(pairs.queries)

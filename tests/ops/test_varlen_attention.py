@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mllm_npu.ops.packing import pack_sequences
+from mllm_npu.ops.attention_options import BandOptions
+from mllm_npu.ops.packing import pack_sequences, pair_sequences
 from mllm_npu.ops.varlen_attention import (
     attend_by_lengths,
     num_blind,
@@ -39,11 +40,11 @@ def make_inputs(ends_q, ends_k, value_width=8):
 @pytest.mark.parametrize(("ends_q", "ends_k"), PAIRS)
 def test_groups_of_equal_lengths_are_the_reference(with_gradients, ends_q, ends_k, band):
     inputs = make_inputs(ends_q, ends_k)
-    ours, truth = (
-        with_gradients(
-            lambda *parts, run=run: run(*parts, ends_q, ends_k, scale=0.3, **band), inputs
-        )
-        for run in (attend_by_lengths, varlen_attention_reference)
+    packing = pair_sequences(ends_q, ends_k, "cpu")
+    options = BandOptions(scale=0.3, **band)
+    ours = with_gradients(lambda *parts: attend_by_lengths(*parts, packing, options), inputs)
+    truth = with_gradients(
+        lambda *parts: varlen_attention_reference(*parts, ends_q, ends_k, scale=0.3, **band), inputs
     )
     shapes = [ours[0].shape, *(part.shape for part in inputs)]
     for one, other, shape in zip(ours, truth, shapes, strict=True):

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mllm_npu.device.doctor.trial import Size, Trial
 from mllm_npu.models.tiny import tiny_batch, tiny_seed
 from mllm_npu.ops import attention_npu
+from mllm_npu.ops.attention_options import BandOptions, PackOptions, RowOptions
 from mllm_npu.ops.packing import Packing
 
 DEVICE = torch.device("npu")
@@ -49,24 +50,26 @@ def train_a_step() -> set[str]:
 
 def attend_in_every_way() -> None:
     """The ways of attention that the tiny model does not take."""
-    ends = (5, 12, 16)
     q, k, v = (
         torch.randn(16, heads, 64, dtype=torch.bfloat16, device=DEVICE, requires_grad=True)
         for heads in (4, 2, 2)
     )
-    packing = Packing(sequence_ends=ends, device=DEVICE)
+    packing = Packing(sequence_ends=(5, 12, 16), device=DEVICE)
     outs = [
-        attention_npu.attend_pack(q, k, v, packing, scale=0.1),
-        attention_npu.attend_pack(q, k, v, packing, scale=0.1, window=3),
-        attention_npu.attend_varlen(q, k, v, ends, ends, left=None, right=None, scale=0.1),
-        attention_npu.attend_varlen(q, k, v, ends, ends, left=2, right=1, scale=0.1),
+        attention_npu.attend_pack(q, k, v, packing, PackOptions(scale=0.1)),
+        attention_npu.attend_pack(q, k, v, packing, PackOptions(scale=0.1, window=3)),
+    ]
+    outs += [
+        attention_npu.attend_varlen(
+            q, k, v, packing.pairs, BandOptions(left=left, right=right, scale=0.1)
+        )
+        for left, right in ((None, None), (2, 1))
     ]
     rows = [part.transpose(0, 1)[None] for part in (q, k, v)]
     mask = torch.ones(16, 16, dtype=torch.bool, device=DEVICE)
     outs += [
-        attention_npu.attend(*rows, mask=None, causal=True, scale=0.1),
-        attention_npu.attend(*rows, mask=mask, causal=False, scale=0.1),
-        attention_npu.attend(*rows, mask=None, causal=False, scale=0.1),
+        attention_npu.attend(*rows, RowOptions(mask=seen, causal=causal, scale=0.1))
+        for seen, causal in ((None, True), (mask, False), (None, False))
     ]
     for out in outs:
         out.sum().backward()
