@@ -42,7 +42,7 @@ def test_a_refusal_is_one_line(capsys):
     ("typed", "message"),
     [
         (["nonsense"], "No such command 'nonsense'. See: mllm-npu --help"),
-        (["generate", "run"], "Missing argument"),
+        (["redraw", "run"], "Missing argument"),
         (["generate", "run", "Hi", "--seed", "abc"], "See: mllm-npu generate --help"),
         (["train", "--foo"], "No such option: --foo. See: mllm-npu train --help"),
         (["evaluate", "run", "--limit", "0"], "--limit"),

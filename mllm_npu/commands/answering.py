@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mllm_npu.commands.console import Images, Json, Run, bar, console, later
+from mllm_npu.errors import RequestError
 
 app = typer.Typer()
 
 
 @app.command(
     epilog='Examples: `mllm-npu generate runs/digits "Draw a seven." --out seven.png` · '
-    '`mllm-npu generate runs/digits "Which digit is this?" --image scan.png`'
+    '`mllm-npu generate runs/digits "Which digit is this?" --image scan.png` · '
+    "`mllm-npu generate runs/digits --batch questions.jsonl --out answers.jsonl` · "
+    '`mllm-npu generate runs/digits "Which digit is this?" --batch scans --out answers.jsonl`'
 )
 def generate(
     run: Run,
-    prompt: Annotated[str, typer.Argument(help="What to ask.")],
+    prompt: Annotated[str, typer.Argument(help="What to ask.")] = "",
     images: Images = None,
-    out: Annotated[Path | None, typer.Option(help="Where a drawn picture is saved.")] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Many questions: JSON lines with prompt, images, id and options, or a folder of "
+            "pictures that the prompt is asked of. Goes on where --out ends."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where a drawn picture is saved; with --batch the answers (.jsonl)."),
+    ] = None,
     draw: Annotated[bool, typer.Option("--draw", help="Begin the reply with a picture.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of sampling and of the noise.")] = None,
     guidance: Annotated[
@@ -37,22 +51,27 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one prompt with text, pictures or both."""
+    asked = {
+        "images": "force" if draw else None,
+        "seed": seed,
+        "guidance": guidance,
+        "image_guidance": image_guidance,
+        "image_steps": steps,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+    }
+    if batch is not None:
+        _answer_batch(run, prompt, batch, out or Path("answers.jsonl"), asked, images, as_json)
+        return
+    if not prompt and not images:
+        raise RequestError("Nothing was asked. Give a prompt, --image or --batch.")
     files = later("inference.picture_files")
     path = out or Path("picture.png")
     files.check_name(path)
     pictures = files.open_pictures(images or [])
     build, folders = later("build"), later("model_folder")
     engine, config = folders.load_engine(folders.find_model_folder(run))
-    options = _options(
-        build.build_part(config.generation),
-        images="force" if draw else None,
-        seed=seed,
-        guidance=guidance,
-        image_guidance=image_guidance,
-        image_steps=steps,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-    )
+    options = _options(build.build_part(config.generation), **asked)
     reply = engine.reply(later("processing.conversation").ask(prompt, pictures), options)
     saved = [str(path) for path in files.save_pictures(reply.pictures, path)]
     marked = files.save_boxes(pictures, reply.boxes, path)
@@ -66,6 +85,40 @@ def generate(
             console.print(f"picture: {name}")
         if marked:
             console.print(f"boxes: {marked}")
+
+
+def _answer_batch(
+    run: Path,
+    prompt: str,
+    batch: Path,
+    out: Path,
+    asked: Mapping[str, Any],
+    images: Sequence[Path] | None,
+    as_json: bool,
+) -> None:
+    if images:
+        raise RequestError(
+            "--image goes with one question. With --batch name pictures in its lines."
+        )
+    if out.suffix != ".jsonl":
+        raise RequestError(
+            f"--out {out} is no .jsonl file, which answers to --batch are. Name one."
+        )
+    questions = later("inference.question_file").read_questions(batch, prompt)
+    folders = later("model_folder")
+    engine, config = folders.load_engine(folders.find_model_folder(run))
+    options = _options(later("build").build_part(config.generation), **asked)
+    progress, move = bar("answering")
+    with progress:
+        done = later("inference.answer_file").answer_all(
+            engine, questions, options, out, progress=move
+        )
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(done) | {"out": str(out)}))
+        return
+    refused = f", {done.refused} refused (see their error)" if done.refused else ""
+    kept = f", {done.kept} were there" if done.kept else ""
+    console.print(f"{done.answered} answered{kept}{refused}: {out}")
 
 
 @app.command(epilog="Example: `mllm-npu chat runs/digits`")
