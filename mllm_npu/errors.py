@@ -11,6 +11,7 @@ MllmNpuError
 ├── CheckpointError    a training state that cannot be saved or resumed
 ├── TrainingError      a run that cannot go on (loss not finite, nothing to train)
 └── RequestError       a question to the model that cannot be answered as it was put
+    └── BusyError      one that may be asked again later, when others have been answered
 
 The command line prints the message of any of these on one line and exits with code 2.
 """
@@ -58,3 +59,7 @@ class TrainingError(MllmNpuError):
 
 class RequestError(MllmNpuError):
     """A question to the model that cannot be answered as it was put."""
+
+
+class BusyError(RequestError):
+    """A question that may be asked again later: too many wait before it."""

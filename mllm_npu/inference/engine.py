@@ -1,32 +1,23 @@
-"""Answer conversations with text and drawn pictures, one by one or many together.
-
-Shape letters: B requests, L tokens fed at once, D language width, G pictures, K vision tokens per
-tile, P tokens per drawn picture, V vision width, S pixels.
-"""
+"""Answer conversations with text and drawn pictures, one by one or many together."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from mllm_npu.batch import Sample, tile_blocks
-from mllm_npu.device.transfer import pick_rows
-from mllm_npu.errors import RequestError
-from mllm_npu.inference.drawing import draw_pictures, fresh_seed, redraw
-from mllm_npu.inference.events import Event, Finished, ImageMade, Reply, collect_reply
-from mllm_npu.inference.group import Group, begin_group, go_on
-from mllm_npu.inference.image_tokens import ImageTokens
+from mllm_npu.inference.batcher import Batcher, Said
+from mllm_npu.inference.drawing import redraw
+from mllm_npu.inference.events import Event, Finished, Reply, collect_reply
 from mllm_npu.inference.live_row import LiveRow
 from mllm_npu.inference.options import GenerationOptions
-from mllm_npu.inference.prompts import check_question, embed_prompts
-from mllm_npu.inference.sampling import choose_tokens
-from mllm_npu.processing.conversation import Conversation, Text
-from mllm_npu.processing.raster import to_pillow
+from mllm_npu.inference.picture_queue import PictureQueue
+from mllm_npu.inference.prompts import embed_prompts
+from mllm_npu.inference.row_maker import RowMaker
+from mllm_npu.processing.conversation import Conversation
 
 if TYPE_CHECKING:
     from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
@@ -36,6 +27,10 @@ __all__ = ["Engine", "GenerationOptions"]
 
 Request = tuple[int, Conversation, GenerationOptions]
 NumberedEvent = tuple[int, Event]
+
+_TOKENS_PER_STEP = 2048
+_FIRST_TOKENS = 32
+"""Tokens of a reply there is room for before slots grow."""
 
 
 class Engine:
@@ -68,17 +63,13 @@ class Engine:
         self.processor = processor
         self.max_batch = max_batch
         self.window = window
-        draws = getattr(model, "image_decoder", None) is not None
-        self._artist = cast("SEED", self.model) if draws else None
-        self._stop_ids = _find_stop_ids(processor)
-        self._tokens = ImageTokens(
-            processor=processor, vocab_size=model.language_model.vocab_size, device=self.device
-        )
+        self._maker = RowMaker(model=self.model, processor=processor, device=self.device)
+        self._tokens = self._maker.tokens
 
     @property
     def can_draw(self) -> bool:
         """Whether the model makes pictures."""
-        return self._artist is not None
+        return self._maker.artist is not None
 
     def stream(self, conversation: Conversation, options: GenerationOptions) -> Iterator[Event]:
         """Answer one conversation, event by event; the last one is ``Finished``.
@@ -103,7 +94,7 @@ class Engine:
         options: GenerationOptions | Sequence[GenerationOptions],
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
-        """Answer many conversations; those of equal length advance together.
+        """Answer many conversations; they advance together.
 
         Args:
             conversations: the questions.
@@ -143,7 +134,7 @@ class Engine:
             RequestError: if the model cannot draw.
         """
         return redraw(
-            self._require_artist(),
+            self._maker.require_artist(),
             pictures,
             options,
             device=self.device,
@@ -152,119 +143,57 @@ class Engine:
         )
 
     def _begin(self, requests: Sequence[Request]) -> list[LiveRow]:
-        samples: list[Sample] = []
-        for _, conversation, options in requests:
-            if options.images == "force":
-                self._require_artist()
-            check_question(conversation)
-            samples.append(self.processor.encode(conversation, reply=True))
+        made = [self._maker.make(*request) for request in requests]
         with torch.inference_mode():
+            samples = [sample for _, sample in made]
             prompts = embed_prompts(self.model, samples, self.device, self.max_batch)
-        sees_tiles = self.model.bidirectional_images
-        rows = [
-            LiveRow(
-                number=number,
-                options=options,
-                prompt_LD=prompt_LD,
-                prompt_blocks=tile_blocks(sample.read_slots) if sees_tiles else (),
-                room=self.processor.max_tokens - len(prompt_LD),
-                seed=fresh_seed(options.seed),
-                decode=self.processor.decode_text,
-                read_boxes=self.processor.read_boxes,
-                image_block=self._tokens.block,
-                stop_ids=self._stop_ids,
-                shown=_last_picture(conversation),
-            )
-            for (number, conversation, options), sample, prompt_LD in zip(
-                requests, samples, prompts, strict=True
-            )
-        ]
-        for row in rows:
-            row.check_room()
-            if row.options.images == "force":
-                row.begin_picture()
-        return rows
+        for (row, _), prompt_LD in zip(made, prompts, strict=True):
+            row.prompt_LD = prompt_LD
+        return [row for row, _ in made]
 
     def _run(self, rows: Sequence[LiveRow]) -> Iterator[NumberedEvent]:
-        alike: dict[tuple[int, bool], list[LiveRow]] = defaultdict(list)
-        for row in rows:
-            alike[len(row.prompt_LD), row.draws].append(row)
-        for members in alike.values():
-            for start in range(0, len(members), self.max_batch):
-                yield from self._run_group(members[start : start + self.max_batch])
+        """Answer requests; a slot that becomes free goes to the next one."""
+        if not rows:
+            return
+        pictures = PictureQueue(self._maker.artist, max_batch=self.max_batch)
+        waiting, batcher = deque(rows), self._make_batcher(rows, pictures)
+        while waiting or batcher.rows or len(pictures):
+            while waiting and batcher.num_free:
+                batcher.add(waiting.popleft())
+            said = batcher.step() if batcher.rows else []
+            failed = next((row.error for row, _ in said if row.error is not None), None)
+            if failed is not None:
+                raise failed
+            everyone_waits = all(row.order.is_blocked for row in batcher.rows)
+            if len(pictures) >= self.max_batch or (len(pictures) and everyone_waits):
+                said += _draw(pictures)
+            yield from ((row.number, event) for row, events in said for event in events)
 
-    def _run_group(self, rows: Sequence[LiveRow]) -> Iterator[NumberedEvent]:
+    def _make_batcher(self, rows: Sequence[LiveRow], pictures: PictureQueue) -> Batcher:
+        """Slots for these requests: they grow, since most replies are shorter than they may be."""
+        longest = max(row.num_prompt + row.room for row in rows)
         with torch.inference_mode():
-            groups = [begin_group(rows, self.model.language_model)]
-        while groups:
-            group = groups.pop()
-            with torch.inference_mode():
-                events = self._advance(group)
-                groups.extend(go_on(group, self.model.language_model))
-            yield from events
-
-    def _advance(self, group: Group) -> list[NumberedEvent]:
-        language_model = self.model.language_model
-        hidden_BLD = language_model.extend(
-            group.pending_BLD, group.cache, blocks=group.pending_blocks
-        )
-        events = self._finish_pictures(group, hidden_BLD) if group.draws else []
-        live = [(place, row) for place, row in group.live() if not row.finished]
-        if not live:
-            return events
-        scores_BC = self._tokens.mask_scores(
-            language_model.logits(pick_rows(hidden_BLD[:, -1], [place for place, _ in live])),
-            may_draw=[self.can_draw and row.may_draw for _, row in live],
-        )
-        chosen = choose_tokens(
-            scores_BC,
-            options=[row.options for _, row in live],
-            generators=[row.generator for _, row in live],
-        )
-        for (_, row), token_id in zip(live, chosen, strict=True):
-            events.extend((row.number, event) for event in row.take(token_id))
-        return events
-
-    def _finish_pictures(self, group: Group, hidden_BLD: Tensor) -> list[NumberedEvent]:
-        places, rows = zip(*group.live(), strict=True)
-        artist = self._require_artist()
-        features_GPV = self._tokens.predict_features(artist, pick_rows(hidden_BLD, places))
-        pictures = draw_pictures(
-            artist,
-            features_GPV,
-            options=[row.options for row in rows],
-            generators=[row.picture_generator() for row in rows],
-            conditions=[row.shown for row in rows],
-        )
-        events: list[NumberedEvent] = []
-        for row, picture, features_PV in zip(
-            rows, pictures, features_GPV.float().cpu(), strict=True
-        ):
-            made = ImageMade(picture=picture, features=features_PV)
-            row.end_picture(picture)
-            events.extend((row.number, event) for event in (made, *row.finish_if_full()))
-        return events
-
-    def _require_artist(self) -> SEED:
-        if self._artist is None:
-            raise RequestError(
-                "A picture was asked for, this model has no image decoder. "
-                "Use images=auto or forbid, or load a model that draws."
+            slots = self.model.language_model.new_slots(
+                min(self.max_batch, len(rows)),
+                longest,
+                first_tokens=min(longest, max(row.num_tokens for row in rows) + _FIRST_TOKENS),
             )
-        return self._artist
+        return Batcher(
+            model=self.model,
+            artist=self._maker.artist,
+            tokens=self._tokens,
+            slots=slots,
+            pictures=pictures,
+            tokens_per_step=_TOKENS_PER_STEP,
+            prefill_chunk=_TOKENS_PER_STEP,
+        )
 
 
-def _find_stop_ids(processor: Processor) -> frozenset[int]:
-    """The end-of-text id, and where no such token closes a turn, the special tokens that do."""
-    template, tokenizer = processor.chat_template, processor.tokenizer
-    if template.close_with_eos:
-        return frozenset({processor.eos_id})
-    _, _, (_, assistant_suffix), _ = template.frames
-    closing = tokenizer.encode(assistant_suffix, add_special_tokens=False)
-    special = set(tokenizer.all_special_ids)
-    return frozenset({processor.eos_id, *(number for number in closing if number in special)})
-
-
-def _last_picture(conversation: Conversation) -> Image.Image | None:
-    parts = (part for turn in reversed(conversation.turns) for part in reversed(turn.parts))
-    return next((to_pillow(part.picture) for part in parts if not isinstance(part, Text)), None)
+def _draw(pictures: PictureQueue) -> Said:
+    batch = pictures.take()
+    pictures.draw(batch)
+    return [
+        (job.row, job.row.order.fill_gap(job.number, job.made))
+        for job in batch
+        if job.made is not None
+    ]

@@ -18,10 +18,33 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """How likely a token was, among all that might have been chosen at its place.
+
+    Args:
+        token_id: of the token.
+        text: of the token by itself; half a character is a replacement character.
+        logprob: natural logarithm of its probability, before temperature and what else samples.
+        top: the likeliest tokens of the place, best first, as many as were asked for.
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TextDelta:
-    """The next piece of text; never half a character."""
+    """The next piece of text; never half a character.
+
+    Args:
+        text: may be empty where only probabilities are left to tell.
+        logprobs: of the tokens that begin in it, where they were asked for.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +94,7 @@ class Reply:
         num_prompt_tokens: tokens of the question.
         num_new_tokens: tokens the model chose.
         boxes: places in the picture that the reply names.
+        logprobs: of the tokens of the text, where they were asked for.
     """
 
     text: str
@@ -80,6 +104,7 @@ class Reply:
     num_prompt_tokens: int
     num_new_tokens: int
     boxes: tuple[Box, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 def collect_reply(events: Iterable[Event]) -> Reply:
@@ -90,10 +115,12 @@ def collect_reply(events: Iterable[Event]) -> Reply:
     """
     texts: list[str] = []
     images: list[ImageMade] = []
+    logprobs: list[TokenLogprob] = []
     for event in events:
         match event:
             case TextDelta(text=text):
                 texts.append(text)
+                logprobs.extend(event.logprobs)
             case ImageMade():
                 images.append(event)
             case Finished():
@@ -105,5 +132,6 @@ def collect_reply(events: Iterable[Event]) -> Reply:
                     num_prompt_tokens=event.num_prompt_tokens,
                     num_new_tokens=event.num_new_tokens,
                     boxes=event.boxes,
+                    logprobs=tuple(logprobs),
                 )
     raise ValueError("The events of a request must end with Finished; they ended before.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from mllm_npu.batch import Sample
 from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import RequestError
+from mllm_npu.inference.tile_cache import TileCache
 from mllm_npu.processing.conversation import Conversation, Text
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def embed_prompts(
     samples: Sequence[Sample],
     device: torch.device,
     max_tiles: int,
+    *,
+    cache: TileCache | None = None,
+    names: Sequence[Sequence[bytes]] = (),
 ) -> list[Tensor]:
     """Embed each question by itself; the tiles of all go through the encoder in batches.
 
@@ -47,12 +51,21 @@ def embed_prompts(
         samples: encoded questions.
         device: where the model lives.
         max_tiles: tiles per pass of the vision encoder.
+        cache: knows tiles that came before.
+        names: of the read tiles of each question, where there is a cache.
 
     Returns:
         Embeddings of each question, float [L, D].
     """
     num_tiles = [len(sample.read_tiles) for sample in samples]
-    read_RQD = _read_tiles(model, samples, device, max_tiles) if sum(num_tiles) else torch.empty(0)
+    if not sum(num_tiles):
+        read_RQD = torch.empty(0)
+    elif cache is None:
+        tiles_R3HW, places_R2 = _tiles_of(samples)
+        read_RQD = _read_tiles(model, tiles_R3HW, places_R2, device, max_tiles)
+    else:
+        every = [name for own in names for name in own]
+        read_RQD = _read_unknown(model, samples, every, cache, device, max_tiles)
     prompts: list[Tensor] = []
     start = 0
     for sample, num in zip(samples, num_tiles, strict=True):
@@ -66,14 +79,42 @@ def embed_prompts(
     return prompts
 
 
-def _read_tiles(
+def _tiles_of(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Tiles that are read, uint8 [R, 3, H, W], and their places [R, 2], on the host."""
+    tiles_R3HW = torch.cat([sample.tiles[sample.read_tiles] for sample in samples])
+    return tiles_R3HW, torch.cat([sample.tile_positions[sample.read_tiles] for sample in samples])
+
+
+def _read_unknown(
     model: GeneralizedMultimodalModel,
     samples: Sequence[Sample],
+    names: Sequence[bytes],
+    cache: TileCache,
     device: torch.device,
     max_tiles: int,
 ) -> Tensor:
-    tiles_R3HW = torch.cat([sample.tiles[sample.read_tiles] for sample in samples])
-    places_R2 = torch.cat([sample.tile_positions[sample.read_tiles] for sample in samples])
+    """Tokens of all read tiles [R, Q, D]; each different one that is not known is encoded once."""
+    known = {name: cache.find(name) for name in names}
+    unknown = [name for name, tokens_QD in known.items() if tokens_QD is None]
+    if unknown:
+        first_of = {name: place for place, name in reversed(list(enumerate(names)))}
+        chosen = torch.tensor([first_of[name] for name in unknown])
+        tiles_R3HW, places_R2 = _tiles_of(samples)
+        fresh = _read_tiles(model, tiles_R3HW[chosen], places_R2[chosen], device, max_tiles)
+        for name, tokens_QD in zip(unknown, fresh, strict=True):
+            known[name] = tokens_QD
+            cache.keep(name, tokens_QD)
+    found = [tokens_QD for name in names if (tokens_QD := known[name]) is not None]
+    return torch.stack(found)
+
+
+def _read_tiles(
+    model: GeneralizedMultimodalModel,
+    tiles_R3HW: Tensor,
+    places_R2: Tensor,
+    device: torch.device,
+    max_tiles: int,
+) -> Tensor:
     read: list[Tensor] = []
     for start in range(0, len(tiles_R3HW), max_tiles):
         chunk = slice(start, start + max_tiles)

@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mllm_npu.batch import Blocks
+from mllm_npu.models.language_model.own_caches import OwnCaches
+from mllm_npu.models.language_model.slots import Slots
 
 
 class VisionEncoder(nn.Module, ABC):
@@ -132,6 +134,18 @@ class LanguageModel(nn.Module, ABC):
             blocks: for each row the runs of its new tokens that see all of themselves; none at all
                 means that no row has any.
         """
+
+    def new_slots(
+        self, num_slots: int, max_tokens: int, *, first_tokens: int | None = None
+    ) -> Slots:
+        """Memory of several requests that are fed together, step by step.
+
+        Args:
+            num_slots: requests at once.
+            max_tokens: longest request.
+            first_tokens: tokens a slot has room for before it grows; None makes all room at once.
+        """
+        return OwnCaches(self, num_slots=num_slots, max_tokens=max_tokens)
 
     @abstractmethod
     def resize_vocabulary(self, num_tokens: int) -> None:

@@ -5,12 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from mllm_npu.batch import Sample
 from mllm_npu.errors import RequestError
+from mllm_npu.models.tiny import NUM_QUERIES, TILE_SIZE, tiny_seed
+from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.chat_template import ChatTemplate
 from mllm_npu.processing.conversation import ReadImage, Text
+from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
+from mllm_npu.processing.tokenizer import train_tokenizer
 
 NUM_SLOTS = 4
 BEGIN, END, PATCH_BEGIN, PATCH_END, PAD, EOS = range(256, 262)
@@ -24,6 +31,7 @@ class BigramLanguageModel(nn.Module):
 
     width = VOCABULARY
     vocab_size = VOCABULARY
+    max_tokens = None
 
     def __init__(self, table):
         super().__init__()
@@ -40,15 +48,41 @@ class BigramLanguageModel(nn.Module):
     def logits(self, hidden_ND):
         return hidden_ND - 10.0
 
-    def new_cache(self):
-        return []
+    def new_slots(self, num_slots, max_tokens, *, first_tokens=None):
+        return BigramSlots(self, num_slots, max_tokens)
 
-    def extend(self, embeds_BLD, cache, *, blocks=()):
-        assert not cache or len(cache[0]) == len(embeds_BLD)
-        cache.append(embeds_BLD)
-        self.fed.append(tuple(embeds_BLD.shape[:2]))
-        self.blocks.append(tuple(blocks))
-        return embeds_BLD @ self.table_CC
+
+class BigramSlots:
+    """Counts what is fed: the requests of a step and the most tokens of one of them."""
+
+    can_copy = True
+
+    def __init__(self, language_model, num_slots, max_tokens):
+        self.language_model = language_model
+        self.num_slots, self.max_tokens = num_slots, max_tokens
+        self.held = [[] for _ in range(num_slots)]
+
+    def advance(self, embeds_TD, spans):
+        parts = embeds_TD.split([span.length for span in spans])
+        for span, part_LD in zip(spans, parts, strict=True):
+            held = self.held[span.slot]
+            del held[span.start :]
+            assert len(held) == span.start
+            held.extend(part_LD.argmax(-1).tolist())
+            assert len(held) <= self.max_tokens
+        self.language_model.fed.append((len(spans), max(span.length for span in spans)))
+        self.language_model.blocks.append([span.blocks for span in spans])
+        return embeds_TD @ self.language_model.table_CC
+
+    def move(self, source, target, length):
+        assert length == len(self.held[source])
+        self.held[target], self.held[source] = self.held[source], []
+
+    def read(self, slot, length):
+        return (torch.tensor(self.held[slot][:length]),)
+
+    def write(self, slot, states, length):
+        self.held[slot] = states[0][:length].tolist()
 
 
 class ColourDecoder(nn.Module):
@@ -168,6 +202,45 @@ def chain(*tokens):
 def spell(text, *rest):
     """A table that writes ``text``, then the other tokens."""
     return chain(*text.encode(), *rest)
+
+
+def noise_picture(seed, size=(16, 16)):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+QUESTIONS = ("Draw a seven.", "Which digit is this?", "What is the sum?", "Read the digits.")
+
+
+@pytest.fixture(scope="session")
+def real_processor():
+    """A processor of small tiles, several to a wide picture."""
+    tokenizer = train_tokenizer(QUESTIONS * 3, vocab_size=300)
+    add_special_tokens(tokenizer, SpecialTokens(num_slots=8, num_locations=0))
+    return Processor(
+        tokenizer=tokenizer,
+        any_resolution=AnyResolution(
+            grids=["1x1", "2x1", "3x1"], tile_size=TILE_SIZE, repeat_single_tile=False
+        ),
+        chat_template=ChatTemplate(user_suffix="\n"),
+        num_read_tokens=NUM_QUERIES,
+        num_drawn_tokens=NUM_QUERIES,
+        max_tokens=160,
+    )
+
+
+@pytest.fixture(scope="session")
+def real_model(real_processor):
+    """A small model with random weights that reads, writes and draws."""
+    torch.manual_seed(0)
+    model = tiny_seed().eval()
+    model.language_model.resize_vocabulary(len(real_processor.tokenizer))
+    # The mean of all rows would be what is chosen most: every token gets a row of its own.
+    with torch.no_grad():
+        table = model.language_model.causal_lm.get_input_embeddings().weight
+        table.copy_(torch.randn_like(table) * 0.3)
+    return model
 
 
 @pytest.fixture(scope="session")

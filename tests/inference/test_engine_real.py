@@ -181,3 +181,53 @@ def test_redrawn_pictures_have_the_size_of_the_decoder(engine):
     assert [picture.size for picture in redrawn] == [(TILE_SIZE, TILE_SIZE)] * 3
     [alone] = engine.redraw(pictures[1:2], GenerationOptions(image_steps=2))
     assert max(abs(a - b) for a, b in zip(alone.tobytes(), redrawn[1].tobytes(), strict=True)) <= 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_probabilities_and_penalties_equal_those_of_a_plain_forward(
+    fakes, real_model, real_processor, temperature
+):
+    """Every chosen token follows from one forward over all of them, worked out slowly."""
+    engine = Engine(model=real_model, processor=real_processor, device="cpu")
+    question = ask("Which digit is this?", [fakes.noise_picture(5)])
+    options = GenerationOptions(
+        max_new_tokens=12,
+        images="forbid",
+        logprobs=3,
+        repetition_penalty=1.4,
+        temperature=temperature,
+    )
+    told = engine.reply(question, options).logprobs
+    assert len(told) > 3
+    row, sample = engine._maker.make(0, question, options)
+    ids = [one.token_id for one in told]
+    with torch.inference_mode():
+        [prompt] = embed_prompts(real_model, [sample], CPU, 8)
+        language_model = real_model.language_model
+        embeds = torch.cat([prompt, language_model.embed(torch.tensor(ids))])
+        hidden = language_model(
+            embeds, position_ids_T=torch.arange(len(embeds)), sequence_ends=(len(embeds),)
+        )
+        scores = language_model.logits(hidden[len(prompt) - 1 : -1])
+        scores = engine._tokens.mask_scores(scores, may_draw=[False] * len(scores))
+    truth = scores.log_softmax(-1)
+    for place, one in enumerate(told):
+        assert one.logprob == pytest.approx(truth[place, one.token_id].item(), abs=1e-4)
+        best = truth[place].topk(3)
+        assert [top.token_id for top in one.top] == best.indices.tolist()
+        assert [top.logprob for top in one.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+        weighed = scores[place].clone()
+        for number in {*row.prompt_ids, *ids[:place]}:
+            weighed[number] *= 1.4 if weighed[number] < 0 else 1 / 1.4
+        if temperature == 0:
+            assert one.token_id == int(weighed.argmax())
+
+
+def test_a_stop_text_cuts_what_would_have_been_said(fakes, real_model, real_processor):
+    engine = Engine(model=real_model, processor=real_processor, device="cpu")
+    options = {"max_new_tokens": 30, "images": "forbid"}
+    whole = engine.reply(ask("Draw a seven."), GenerationOptions(**options)).text
+    assert len(whole) > 12
+    for stop in (whole[5:9], whole[7:8], whole[3:14]):
+        cut = engine.reply(ask("Draw a seven."), GenerationOptions(**options, stop=("zzzz", stop)))
+        assert (cut.text, cut.finish_reason) == (whole[: whole.index(stop)], "stop")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mllm_npu.inference.events import Finished, ImageMade, TextDelta, collect_reply
+from mllm_npu.inference.events import Finished, ImageMade, TextDelta, TokenLogprob, collect_reply
 
 
 def test_events_add_up_to_a_reply():
@@ -25,3 +25,12 @@ def test_events_add_up_to_a_reply():
 def test_events_without_an_end_are_refused():
     with pytest.raises(ValueError, match="must end with Finished"):
         collect_reply([TextDelta(text="a")])
+
+
+def test_probabilities_add_up_too():
+    told = [TokenLogprob(token_id=number, text="x", logprob=-1.0) for number in range(3)]
+    end = Finished(reason="stop", num_prompt_tokens=1, num_new_tokens=3, num_pictures=0)
+    reply = collect_reply(
+        [TextDelta(text="x", logprobs=(told[0],)), TextDelta(text="xx", logprobs=(*told[1:],)), end]
+    )
+    assert reply.logprobs == tuple(told)

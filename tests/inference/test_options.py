@@ -20,6 +20,12 @@ from mllm_npu.inference.options import GenerationOptions
         ("images", "always"),
         ("image_steps", 0),
         ("guidance", -1.0),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", float("inf")),
+        ("logprobs", -1),
+        ("logprobs", 21),
     ],
 )
 def test_a_value_outside_its_range_is_refused_by_name(name, value):
@@ -34,3 +40,14 @@ def test_the_defaults_are_greedy_and_let_the_model_decide():
 
 def test_no_seed_is_allowed():
     assert GenerationOptions(seed=None).seed is None
+
+
+@pytest.mark.parametrize("stop", ["", ("a", ""), ("a",) * 17, (3,)])
+def test_stop_texts_that_make_no_sense_are_refused(stop):
+    with pytest.raises(RequestError, match=r"stop=.* was asked for; give up to 16 texts"):
+        GenerationOptions(stop=stop)
+
+
+@pytest.mark.parametrize(("stop", "kept"), [("end", ("end",)), (["a", "b"], ("a", "b")), ((), ())])
+def test_one_stop_text_is_a_list_of_one(stop, kept):
+    assert GenerationOptions(stop=stop).stop == kept

@@ -4,6 +4,7 @@ from PIL import Image
 
 from mllm_npu.errors import RequestError
 from mllm_npu.inference.prompts import check_question, embed_prompts
+from mllm_npu.inference.tile_cache import TileCache, name_tiles
 from mllm_npu.processing.conversation import ReadImage, Text, Turn, ask
 
 
@@ -34,3 +35,26 @@ def test_a_question_whose_last_turn_is_empty_is_refused():
         check_question(ask("x").__class__(turns=(*opening, Turn(role="user", parts=()))))
     blank = (Text(text=" "), ReadImage(picture=Image.new("RGB", (2, 2))))
     check_question(ask("x").__class__(turns=(*opening, Turn(role="user", parts=blank))))
+
+
+def test_a_tile_that_is_known_is_not_encoded_again(fakes):
+    model, processor = fakes.FakeModel({}), fakes.ByteProcessor()
+    x, y, z = (Image.new("RGB", (2, 2), (ord(letter),) * 3) for letter in "xyz")
+    cache = TileCache(max_bytes=2**20)
+
+    def read(conversations):
+        samples = [processor.encode(conversation, reply=True) for conversation in conversations]
+        prompts = embed_prompts(
+            model,
+            samples,
+            torch.device("cpu"),
+            8,
+            cache=cache,
+            names=[name_tiles(sample) for sample in samples],
+        )
+        return ["".join(map(chr, prompt.argmax(-1).tolist())) for prompt in prompts]
+
+    assert read([ask("a", [x, y]), ask("b", [x])]) == ["xya", "xb"]
+    assert read([ask("c", [z, x]), ask("d")]) == ["zxc", "d"]
+    assert read([ask("e", [y])]) == ["ye"]
+    assert model.tiles_seen == [2, 1]

@@ -1,4 +1,4 @@
-"""Give Hugging Face decoders our attention: packed sequences, or rows that extend a cache.
+"""Give Hugging Face decoders our attention: packed sequences, rows that extend a cache, or slots.
 
 The function is registered with transformers' AttentionInterface. What it needs travels as one
 keyword argument from the model's ``forward`` to every layer. No mask function is registered under
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.models.language_model.slot_layout import AttentionRule, SlotLayout
 from mllm_npu.ops.attention import attend, packed_attention, visible_keys
 from mllm_npu.ops.block_attention import BlockPacking, block_attention
 from mllm_npu.ops.packing import Packing
@@ -87,7 +88,7 @@ def attention_forward(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    sequence_layout: Packing | BlockPacking | CacheLayout | None = None,
+    sequence_layout: Packing | BlockPacking | CacheLayout | SlotLayout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend as the layout says; the signature is transformers' own.
@@ -102,7 +103,7 @@ def attention_forward(
         dropout: share of attention weights dropped.
         sliding_window: tokens a token sees, itself included.
         softcap: bound of the scores.
-        sequence_layout: the pack, or the rows of an ``extend``.
+        sequence_layout: the pack, the rows of an ``extend``, or the slots of a step.
         others: what a family adds; refused where it would change the result.
 
     Returns:
@@ -129,6 +130,10 @@ def attention_forward(
         parts = [part.transpose(1, 2)[0] for part in (query, key, value)]
         options = _Options(scale=scale, dropout=dropout, window=sliding_window, softcap=softcap)
         return _attend_in_pack(parts, sequence_layout, options)[None], None
+    if isinstance(sequence_layout, SlotLayout):
+        rule = AttentionRule(scale=scale, window=sliding_window, softcap=softcap)
+        out = sequence_layout.attend(_number_of(module), query, key, value, rule)
+        return out.transpose(1, 2).contiguous(), None
     mask = sequence_layout.mask(sliding_window)
     causal = mask is None and not sequence_layout.sees_all
     out = attend(
@@ -166,6 +171,16 @@ def _attend(parts: Sequence[Tensor], layout: Packing | BlockPacking, options: _O
             "bidirectional_images=false."
         )
     return block_attention(q, k, v, layout, scale=options["scale"])
+
+
+def _number_of(layer: nn.Module) -> int:
+    number = getattr(layer, "layer_idx", None)
+    if number is None:
+        raise ConfigError(
+            f"{type(layer).__name__} does not know which layer it is, so its keys cannot be kept "
+            "in slots; build the language model with attention=per_sequence."
+        )
+    return int(number)
 
 
 AttentionInterface.register(ATTENTION_NAME, attention_forward)

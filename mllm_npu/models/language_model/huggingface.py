@@ -33,6 +33,9 @@ from mllm_npu.models.language_model.families import (
     require_options,
 )
 from mllm_npu.models.language_model.key_value_cache import KeyValueCache
+from mllm_npu.models.language_model.slot_cache import SlotCache
+from mllm_npu.models.language_model.slot_layout import SlotLayout
+from mllm_npu.models.language_model.slots import Slots
 from mllm_npu.ops.block_attention import pack_blocks
 from mllm_npu.ops.packing import pack_sequences, to_rows, to_tokens
 from mllm_npu.ops.sequence_exchange import SequenceExchange
@@ -232,6 +235,19 @@ class HuggingFaceLanguageModel(LanguageModel):
             **{LAYOUT_KEYWORD: layout},
         ).last_hidden_state
 
+    def new_slots(
+        self, num_slots: int, max_tokens: int, *, first_tokens: int | None = None
+    ) -> Slots:
+        """Slots of fixed size with attention=packed, else a cache per request."""
+        if self.attention != "packed":
+            return super().new_slots(num_slots, max_tokens)
+        return SlotCache(
+            run=self._run_slots,
+            num_slots=num_slots,
+            max_tokens=max_tokens,
+            first_tokens=first_tokens,
+        )
+
     def resize_vocabulary(self, num_tokens: int) -> None:
         """Grow the table and the head to ``num_tokens`` rows, by the rule ``new_rows``.
 
@@ -279,6 +295,19 @@ class HuggingFaceLanguageModel(LanguageModel):
     @property
     def _decoder(self) -> Any:
         return self.causal_lm.base_model
+
+    def _run_slots(self, embeds_TD: Tensor, layout: SlotLayout) -> Tensor:
+        self._check_length(max(span.end for span in layout.spans))
+        layout.receipts = None if self._layers_checked else []
+        hidden_1TD = self._decoder(
+            inputs_embeds=embeds_TD[None],
+            position_ids=layout.positions_T[None],
+            use_cache=False,
+            **{LAYOUT_KEYWORD: layout},
+        ).last_hidden_state
+        if layout.receipts is not None:
+            self._check_layers(layout.receipts)
+        return hidden_1TD[0]
 
     def _forward_rows(self, embeds_TD: Tensor, sequence_ends: Sequence[int]) -> Tensor:
         packing = pack_sequences(sequence_ends, embeds_TD.device, one_group=True)
