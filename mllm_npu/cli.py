@@ -11,7 +11,17 @@ import typer
 from typer.core import TyperGroup
 
 from mllm_npu import __version__
-from mllm_npu.commands import answering, data, doctor, parity, setup, tokenizer, training, zoo
+from mllm_npu.commands import (
+    answering,
+    data,
+    doctor,
+    parity,
+    serving,
+    setup,
+    tokenizer,
+    training,
+    zoo,
+)
 from mllm_npu.commands.console import EXIT_STOPPED
 from mllm_npu.errors import MllmNpuError
 
@@ -41,7 +51,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for group in (training, answering, setup, doctor, parity):
+for group in (training, answering, serving, setup, doctor, parity):
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

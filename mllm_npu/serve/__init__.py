@@ -1,0 +1,1 @@
+"""Answer over HTTP: one worker around an engine, a controller in front of several."""
