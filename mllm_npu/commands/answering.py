@@ -64,7 +64,7 @@ def generate(
         _answer_batch(run, prompt, batch, out or Path("answers.jsonl"), asked, images, as_json)
         return
     if not prompt and not images:
-        raise RequestError("Nothing was asked. Give a prompt, --image or --batch.")
+        raise RequestError("The question is empty. Give a prompt, --image or --batch.")
     files = later("inference.picture_files")
     path = out or Path("picture.png")
     files.check_name(path)

@@ -60,7 +60,7 @@ def test_many_questions_are_answered_into_a_file_that_is_gone_on_with(model, tmp
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "Nothing was asked"),
+        ([], "question is empty"),
         (["--batch", "gone.jsonl"], "gone.jsonl is not there"),
         (["--batch", "x", "--image", "y.png"], "--image goes with one question"),
         (["--batch", "x", "--out", "y.png"], "no .jsonl file"),
