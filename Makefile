@@ -32,7 +32,9 @@ demo-scenes: install ## The same for the scenes world
 	@echo "The report is in runs/scenes/report.html, its figures are in runs/scenes/report.json"
 
 test: lint types floors ## Lint, types, floors and every test
-	$(BIN)/pytest -n $(JOBS)
+# Servers in a process of tests leave threads in it, and loaders are forked: not in one process.
+	$(BIN)/pytest -n $(JOBS) tests/serve tests/commands/test_serving.py
+	$(BIN)/pytest -n $(JOBS) --ignore=tests/serve --ignore=tests/commands/test_serving.py
 
 test-fast: $(VENV)/.installed-dev ## The tests that take less than ten seconds each
 	$(BIN)/pytest -n $(JOBS) -m "not slow"

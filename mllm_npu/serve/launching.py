@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +21,8 @@ from mllm_npu.errors import MllmNpuError
 from mllm_npu.serve.protocol import HEALTH_PATH
 
 LOOK_SECONDS = 0.2
+_OWN_PORTS = (15000, 32000)
+_TRIED_PORTS = 64
 PROBE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 STEADY_SECONDS = 60.0
@@ -241,16 +245,29 @@ class Service:
 
 
 def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports on which nothing listens now, each another one."""
+    """Ports on which nothing listens now, each another one.
+
+    They are below those a system gives to whoever asks for any, so that none of them is given away
+    before the part that is to listen there has started.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     taken = [socket.socket(family, socket.SOCK_STREAM) for _ in range(number)]
     try:
         for each in taken:
-            each.bind((host, 0))
+            _bind_somewhere(each, host)
         return [each.getsockname()[1] for each in taken]
     finally:
         for each in taken:
             each.close()
+
+
+def _bind_somewhere(each: socket.socket, host: str) -> None:
+    chance = random.SystemRandom()
+    for _ in range(_TRIED_PORTS):
+        with contextlib.suppress(OSError):
+            each.bind((host, chance.randrange(*_OWN_PORTS)))
+            return
+    each.bind((host, 0))
 
 
 def part_names(parts: Sequence[Part]) -> str:
