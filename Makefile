@@ -74,7 +74,7 @@ $(VENV)/.installed-torch: constraints.txt | $(PY)
 	@touch $@
 
 $(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
-	$(PIP) -e ".[demo]"
+	$(PIP) -e ".[demo,serve]"
 	$(PY) scripts/check_install.py
 	@touch $@
 

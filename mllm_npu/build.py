@@ -17,7 +17,9 @@ from mllm_npu.config import Config, plain, to_yaml
 from mllm_npu.data.worlds.recipes import VERSIONS, check_data
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import ThreadWatch, tune_process
+from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.distributed.parallel import Parallel
+from mllm_npu.distributed.placed import Placed
 from mllm_npu.errors import ConfigError, MllmNpuError
 from mllm_npu.models.drawing import Detokenizer
 from mllm_npu.models.interfaces import LanguageModel
@@ -136,11 +138,7 @@ def build_trainer(config: Config, *, say: Say = lambda _: None) -> Any:
         tokens_per_pack=config.dataset.get("tokens_per_pack"),
         setup_seconds=time.perf_counter() - begin,
     )
-    placed = parallel.shape(objective, mesh, device)
-    values.fill(objective.model, say=say, device=placed.rows_device)
-    if config.lora is not None:
-        initialise_adapters(objective.model, config.seed)
-    placed.settle()
+    placed = place_objective(objective, config, values, parallel, mesh, say=say)
     ranks = {"rank": mesh.data_rank, "world_size": mesh.data_size}
     return build_part(
         config.train,
@@ -159,6 +157,33 @@ def build_trainer(config: Config, *, say: Say = lambda _: None) -> Any:
         thread_watch=ThreadWatch(config.threads),
         seed=config.seed,
     )
+
+
+def place_objective(
+    objective: Any,
+    config: Config,
+    values: StartingValues,
+    parallel: Parallel,
+    mesh: Mesh,
+    *,
+    say: Say = lambda _: None,
+) -> Placed:
+    """Spread an objective over the ranks, and give its parameters their values there.
+
+    Args:
+        objective: as it was built, still without memory where weights are to come.
+        config: of a stage.
+        values: its starting weights.
+        parallel: how it is spread.
+        mesh: the ranks.
+        say: is told in one line what became of the weights.
+    """
+    placed = parallel.shape(objective, mesh, pick_device(config.device))
+    values.fill(objective.model, say=say, device=placed.rows_device)
+    if config.lora is not None:
+        initialise_adapters(objective.model, config.seed)
+    placed.settle()
+    return placed
 
 
 def build_objective(config: Config, values: StartingValues, processor: Processor) -> Any:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from mllm_npu.batch import Batch
-from mllm_npu.build import build_part, build_processor, check_fit, compose_model, require_world
+from mllm_npu.build import (
+    build_part,
+    build_processor,
+    check_fit,
+    compose_model,
+    place_objective,
+    require_world,
+)
 from mllm_npu.compare.side import Side
 from mllm_npu.compare.watch import label
 from mllm_npu.composition import StartingValues, first_weights
@@ -24,7 +31,6 @@ from mllm_npu.distributed.fit import named_tensors
 from mllm_npu.distributed.parallel import Parallel
 from mllm_npu.distributed.placed import Placed
 from mllm_npu.errors import ConfigError
-from mllm_npu.models.lora_values import initialise_adapters
 from mllm_npu.ops.ways import only_reference
 from mllm_npu.train.objectives.objective import Objective
 from mllm_npu.train.random_state import seed_pack
@@ -111,11 +117,7 @@ def build_bench(side: Side, config: Config) -> Bench:
         recipe: Any = build_part(config.lora)
         recipe.apply(recipe.part_of(model))
     objective: Objective = build_part(config.objective, model=model)
-    placed = parallel.shape(objective, mesh, device)
-    values.fill(objective.model, device=placed.rows_device)
-    if config.lora is not None:
-        initialise_adapters(objective.model, config.seed)
-    placed.settle()
+    placed = place_objective(objective, config, values, parallel, mesh)
     objective.eval()
     return Bench(side=side, config=config, placed=placed, objective=objective)
 
