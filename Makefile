@@ -75,11 +75,13 @@ $(VENV)/.installed-torch: constraints.txt | $(PY)
 
 $(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
 	$(PIP) -e ".[demo,serve]"
+	$(PY) scripts/install_page.py
 	$(PY) scripts/check_install.py
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-torch
 	sh scripts/install_compiler.sh $(PY)
 	$(PIP) -e ".[dev]"
+	$(PY) scripts/install_page.py
 	$(PY) scripts/check_install.py
 	@touch $@

@@ -11,6 +11,8 @@ import pytest
 def load_script(root, monkeypatch):
     """Returns a function that imports scripts/<name>.py."""
 
+    monkeypatch.syspath_prepend(root / "scripts")
+
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, root / "scripts" / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
