@@ -21,8 +21,8 @@ from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.distributed.parallel import Parallel
 from mllm_npu.distributed.placed import Placed
 from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.model_fit import check_fit
 from mllm_npu.models.drawing import Detokenizer
-from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.models.lora_values import initialise_adapters
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
 from mllm_npu.processing.processor import Processor
@@ -218,6 +218,24 @@ def build_probe(node: Config, **given: Any) -> Any:
     return build_part(values, **parts)
 
 
+def build_tasks(config: Config, **given: Any) -> list[Any]:
+    """Benchmarks by their names, each with what it asks for.
+
+    Args:
+        config: with the group ``task``.
+        given: options and engine.
+    """
+    tasks = []
+    for name, node in config.task.items():
+        if node is None:
+            continue
+        values = plain(node)
+        known = argument_names(values[TARGET], f"task.{name}")
+        parts = {key: part for key, part in given.items() if key in known}
+        tasks.append(build_part(values, **parts))
+    return tasks
+
+
 def require_world(config: Config) -> None:
     """Refuse to start without the data set made on this machine, saying how it is made.
 
@@ -235,49 +253,6 @@ def require_world(config: Config) -> None:
             f"Make it: mllm-npu data {(*known, 'digits')[0]} --out {folder}"
         )
     check_data(folder)
-
-
-def check_fit(model: Any, processor: Processor) -> None:
-    """Refuse a processor whose ids, slots, tiles or lengths do not fit the model.
-
-    Raises:
-        ConfigError: with both numbers.
-    """
-    language_model = getattr(model, "language_model", None)
-    if language_model is not None:
-        _check_language(language_model, processor)
-    projector, drawn, decoder = (
-        getattr(model, name, None) for name in ("projector", "drawn_features", "image_decoder")
-    )
-    tile_size = model.vision_encoder.tile_size
-    pairs = [("any_resolution.tile_size", processor.any_resolution.tile_size, tile_size)]
-    if projector is not None:
-        pairs.append(("num_read_tokens", processor.num_read_tokens, projector.num_queries))
-    if drawn is not None:
-        pairs.append(("num_drawn_tokens", processor.num_drawn_tokens, drawn.num_tokens))
-    if decoder is not None and processor.picture_size is not None:
-        pairs.append(("picture_size", processor.picture_size, decoder.picture_size))
-    for name, given, needed in pairs:
-        if given != needed:
-            raise ConfigError(
-                f"processor.{name}={given} does not fit the model, which needs {needed}. "
-                f"Set processor.{name}={needed}."
-            )
-
-
-def _check_language(language_model: LanguageModel, processor: Processor) -> None:
-    vocab_size, num_ids = language_model.vocab_size, len(processor.tokenizer)
-    if num_ids > vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {num_ids} tokens, the language model {vocab_size} rows. "
-            "Set models.language_model.vocab_size, or take the tokenizer of the model."
-        )
-    longest = language_model.max_tokens
-    if longest is not None and processor.max_tokens > longest:
-        raise ConfigError(
-            f"processor.max_tokens={processor.max_tokens} was asked for, the language model takes "
-            f"at most {longest} positions. Lower the first, or choose a model of more positions."
-        )
 
 
 def _own_error(error: BaseException) -> BaseException:

@@ -15,6 +15,7 @@ from mllm_npu.commands import (
     answering,
     data,
     doctor,
+    evaluating,
     parity,
     serving,
     setup,
@@ -51,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for group in (training, answering, serving, setup, doctor, parity):
+for group in (training, evaluating, answering, serving, setup, doctor, parity):
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -10,7 +10,10 @@ MllmNpuError
 ├── WeightsError       weights that do not fit the model they are meant for
 ├── CheckpointError    a training state that cannot be saved or resumed
 ├── TrainingError      a run that cannot go on (loss not finite, nothing to train)
+├── ServingError       a service that cannot be started, or whose engine has failed
+├── JudgeError         a judge of an evaluation that does not answer
 └── RequestError       a question to the model that cannot be answered as it was put
+    ├── TooLongError   one with more tokens than the model takes
     └── BusyError      one that may be asked again later, when others have been answered
 
 The command line prints the message of any of these on one line and exits with code 2.
@@ -57,8 +60,20 @@ class TrainingError(MllmNpuError):
     """A run that cannot go on."""
 
 
+class ServingError(MllmNpuError):
+    """A service that cannot be started, or that cannot go on."""
+
+
+class JudgeError(MllmNpuError):
+    """A judge of an evaluation that does not answer, or answers no judge's reply."""
+
+
 class RequestError(MllmNpuError):
     """A question to the model that cannot be answered as it was put."""
+
+
+class TooLongError(RequestError):
+    """A question with more tokens than the model takes."""
 
 
 class BusyError(RequestError):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
-from mllm_npu.build import Say, build_model, build_processor, check_fit
+from mllm_npu.build import Say, build_model, build_processor
 from mllm_npu.config import Config, read_config, select, write_config
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
 from mllm_npu.errors import ConfigError, WeightsError
 from mllm_npu.inference.engine import Engine
+from mllm_npu.model_fit import check_fit
 from mllm_npu.models.drawing import Detokenizer, Drawing
 from mllm_npu.models.lora import merge_lora
 from mllm_npu.models.mllm import GeneralizedMultimodalModel

@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +8,6 @@ from safetensors.torch import save_file
 from mllm_npu.build import (
     build_model,
     build_part,
-    build_processor,
-    check_fit,
     first_weights,
     require_world,
 )
@@ -148,45 +145,6 @@ def test_missing_world_says_how_to_make_it(tmp_path):
     config = composed(tmp_path / "digits")
     with pytest.raises(ConfigError, match="mllm-npu data digits"):
         require_world(config)
-
-
-FITTING = {
-    "tokenizer": range(10),
-    "num_read_tokens": 4,
-    "num_drawn_tokens": 9,
-    "max_tokens": 64,
-    "any_resolution": SimpleNamespace(tile_size=16),
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"tokenizer": range(11)}, r"11 tokens.*10 rows"),
-        ({"num_read_tokens": 9}, r"num_read_tokens=9 does not fit.*needs 4"),
-        ({"num_drawn_tokens": 0}, r"num_drawn_tokens=0 does not fit.*needs 9"),
-        ({"any_resolution": SimpleNamespace(tile_size=32)}, r"tile_size=32 .*needs 16"),
-        ({"max_tokens": 65}, r"max_tokens=65.*at most 64"),
-    ],
-)
-def test_processor_and_model_must_agree(change, message):
-    model = SimpleNamespace(
-        language_model=SimpleNamespace(vocab_size=10, max_tokens=64),
-        projector=SimpleNamespace(num_queries=4),
-        vision_encoder=SimpleNamespace(tile_size=16),
-        drawn_features=SimpleNamespace(num_tokens=9),
-    )
-    check_fit(model, SimpleNamespace(**FITTING))
-    with pytest.raises(ConfigError, match=message):
-        check_fit(model, SimpleNamespace(**{**FITTING, **change}))
-
-
-def test_a_reader_with_the_processor_of_its_configuration_fits(world):
-    """Nothing is drawn, so no room for drawn pictures is asked for."""
-    config = composed(world, "models=mllm_tiny", "objective=comprehension")
-    with torch.device("meta"):
-        check_fit(build_model(config), build_processor(config))
-    assert config.processor.num_drawn_tokens == 0
 
 
 def test_training_is_refused_on_a_half_made_world(world, tmp_path):

@@ -1,13 +1,12 @@
-"""Commands that make and measure a run: train, evaluate."""
+"""Command that makes a run: train."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from mllm_npu.commands.console import Json, Overrides, Run, bar, console, later
+from mllm_npu.commands.console import Overrides, later
 from mllm_npu.commands.ranks import leaving_together, say
 
 app = typer.Typer()
@@ -32,33 +31,3 @@ def train(
         *_, last = stages.train_experiment(overrides or [], fresh=fresh, say=say)
         if stages.is_finished(last):
             say(f"done: {last}")
-
-
-@app.command(epilog="Example: `mllm-npu evaluate runs/digits`")
-def evaluate(
-    run: Run,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Examples per task, for a quick look.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a run on held-out data; writes report.json and report.html into it."""
-    folders = later("model_folder")
-    folder = folders.find_model_folder(run)
-    world = folders.world_of(folder)
-    engine, config = folders.load_engine(folder)
-    progress, move = bar("evaluating")
-    with progress:
-        report = later("evaluate.suite").evaluate_run(
-            engine,
-            world=world,
-            run=run,
-            options=later("build").build_part(config.generation),
-            limit=limit,
-            progress=move,
-        )
-    if as_json:
-        typer.echo(json.dumps(report["figures"]))
-    else:
-        console.print(later("evaluate.table").figures_table(report))
-        console.print(f"report: {run / 'report.html'}")

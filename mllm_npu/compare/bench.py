@@ -16,7 +16,6 @@ from mllm_npu.batch import Batch
 from mllm_npu.build import (
     build_part,
     build_processor,
-    check_fit,
     compose_model,
     place_objective,
     require_world,
@@ -31,6 +30,7 @@ from mllm_npu.distributed.fit import named_tensors
 from mllm_npu.distributed.parallel import Parallel
 from mllm_npu.distributed.placed import Placed
 from mllm_npu.errors import ConfigError
+from mllm_npu.model_fit import check_fit
 from mllm_npu.ops.ways import only_reference
 from mllm_npu.train.objectives.objective import Objective
 from mllm_npu.train.random_state import seed_pack

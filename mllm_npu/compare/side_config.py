@@ -11,7 +11,6 @@ from mllm_npu.compare.side import Side
 from mllm_npu.compare.weights_folder import WeightsFolder, find_weights
 from mllm_npu.config import (
     Config,
-    TrainRoot,
     check_config,
     load_config,
     parse_yaml,
@@ -21,6 +20,7 @@ from mllm_npu.config import (
 )
 from mllm_npu.errors import ConfigError
 from mllm_npu.model_folder import MODEL_FILE
+from mllm_npu.roots import TrainRoot
 
 _ONE_PROCESS: Mapping[str, Any] = {
     "kind": "single",

@@ -14,7 +14,8 @@ from mllm_npu.evaluate.page import (
     make_tile,
 )
 from mllm_npu.evaluate.real_digits import Redrawn, Scans
-from mllm_npu.evaluate.runner import Record, TaskResult
+from mllm_npu.evaluate.runner import TaskResult
+from mllm_npu.evaluate.task import Record
 
 NUM_DIGITS = 10
 _ROW = 8
@@ -75,7 +76,7 @@ def reading_confusion(reading: TaskResult) -> Confusion:
         labels=[str(digit) for digit in range(NUM_DIGITS)],
         counts=count_confusions(
             [NUMBERS.index(record.example.answer) for record in reading.records],
-            [_number_of(record.understood) for record in reading.records],
+            [_number_of(record.understood or "") for record in reading.records],
             NUM_DIGITS,
         ),
     )
@@ -98,7 +99,8 @@ def drawing_confusion(drawn: TaskResult) -> Confusion:
 
 def digit_of(record: Record) -> int | None:
     """The digit a judge saw in a drawing, None where there was none."""
-    return int(record.understood) if record.understood.isdigit() else None
+    understood = record.understood or ""
+    return int(understood) if understood.isdigit() else None
 
 
 def _number_of(word: str) -> int | None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from mllm_npu.evaluate import digits_page
 from mllm_npu.evaluate.diversity import mean_squared_error, spread_within_classes
-from mllm_npu.evaluate.figure import Figure, Target, figure_of, mean_figure
+from mllm_npu.evaluate.figure import Figure, Target, mean_figure
 from mllm_npu.evaluate.knob import Trial, choose_trial
 from mllm_npu.evaluate.page import Choice
 from mllm_npu.evaluate.real_digits import Redrawn, Scans, read_scans
-from mllm_npu.evaluate.runner import TaskResult, run_tasks
+from mllm_npu.evaluate.runner import TaskResult, figure_of, run_tasks
 from mllm_npu.evaluate.suite_result import SuiteResult
 from mllm_npu.evaluate.tasks.digits_draw import DigitDrawing
 from mllm_npu.evaluate.tasks.digits_read import DigitReading

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mllm_npu.evaluate.runner import TaskResult, standard_error
+from mllm_npu.evaluate.statistics import T, mean_interval, standard_error, statistic_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,10 @@ class Figure:
         value: the number.
         num: examples behind it, where it is a mean.
         standard_error: of the mean over examples.
+        interval: both ends of its 95 % bootstrap interval.
+        num_unread: replies among them that had no form an answer can have; None where every reply
+            has one.
+        level: 0 for the number of a benchmark, 1 for its categories, 2 for what is in those.
         target: what it should reach, if there is one.
         citation: where task and data come from.
     """
@@ -48,6 +52,9 @@ class Figure:
     value: float
     num: int | None = None
     standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    num_unread: int | None = None
+    level: int = 0
     target: Target | None = None
     citation: str = ""
 
@@ -59,6 +66,9 @@ class Figure:
             "value": self.value,
             "num": self.num,
             "standard_error": self.standard_error,
+            "interval": self.interval and list(self.interval),
+            "num_unread": self.num_unread,
+            "level": self.level,
             "target": "" if self.target is None else str(self.target),
             "met": None if self.target is None else self.target.is_met(self.value),
             "citation": self.citation,
@@ -72,27 +82,59 @@ def mean_figure(
     values: Sequence[float],
     targets: Mapping[str, Target] | None = None,
     citation: str = "",
+    num_unread: int | None = None,
+    level: int = 0,
 ) -> Figure:
-    """The mean of values as a figure, with its standard error; at least one value."""
+    """The mean of values as a figure, with its standard error and interval; at least one value."""
+    low, high = mean_interval(values)
     return Figure(
         name=name,
         title=title,
         value=round(sum(values) / len(values), 5),
         num=len(values),
         standard_error=round(standard_error(values), 5),
+        interval=(round(low, 5), round(high, 5)),
+        num_unread=num_unread,
+        level=level,
         target=(targets or {}).get(name),
         citation=citation,
     )
 
 
-def figure_of(result: TaskResult, targets: Mapping[str, Target]) -> Figure:
-    """The mean score of a task as a figure."""
-    return mean_figure(
-        name=result.task.name,
-        title=result.task.title,
-        values=[record.score for record in result.records],
-        targets=targets,
-        citation=result.task.citation,
+def statistic_figure(
+    *,
+    name: str,
+    title: str,
+    units: Sequence[T],
+    statistic: Callable[[Sequence[T]], float],
+    num: int | None = None,
+    citation: str = "",
+    num_unread: int | None = None,
+    level: int = 0,
+) -> Figure:
+    """A number that is no mean over examples (a sum over groups, a corpus score) as a figure.
+
+    Args:
+        name: see `Figure`.
+        title: see `Figure`.
+        units: what is independent of each other and is drawn anew for the interval.
+        statistic: the number of some units.
+        num: examples behind it; the number of units if not given.
+        citation: see `Figure`.
+        num_unread: see `Figure`.
+        level: see `Figure`.
+    """
+    error, low, high = statistic_interval(units, statistic)
+    return Figure(
+        name=name,
+        title=title,
+        value=round(statistic(units), 5),
+        num=len(units) if num is None else num,
+        standard_error=round(error, 5),
+        interval=(round(low, 5), round(high, 5)),
+        num_unread=num_unread,
+        level=level,
+        citation=citation,
     )
 
 

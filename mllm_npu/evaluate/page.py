@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from mllm_npu.evaluate.knob import Trial
-from mllm_npu.evaluate.runner import Record, TaskResult
+from mllm_npu.evaluate.runner import TaskResult
+from mllm_npu.evaluate.task import Record
 from mllm_npu.processing.conversation import DrawnImage, ReadImage, Text
 from mllm_npu.processing.raster import to_pillow
 
@@ -41,13 +42,23 @@ class TileRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
-    """Rows of pictures under one headline."""
+    """Rows of pictures under one headline.
+
+    Args:
+        title: headline.
+        note: what is to be known about them.
+        real_label: what the real pictures are.
+        drawn_label: what the drawn ones are.
+        rows: in order.
+        shows_captions: rows are boxes of their own, a caption under each picture.
+    """
 
     title: str
     note: str
     real_label: str
     drawn_label: str
     rows: Sequence[TileRow]
+    shows_captions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +171,6 @@ def _show(record: Record) -> Shown:
         pictures=[make_tile(to_pillow(part.picture), "shown to the model") for part in seen],
         question=" ".join(part.text.strip() for part in parts if isinstance(part, Text)),
         answer=record.example.answer,
-        understood=record.understood,
+        understood=record.understood or "",
         drawn=drawn,
     )

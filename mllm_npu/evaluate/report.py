@@ -16,38 +16,47 @@ from mllm_npu.evaluate.knob import RULE
 from mllm_npu.evaluate.machine import describe_machine, list_versions
 from mllm_npu.evaluate.page import Page
 from mllm_npu.evaluate.plots import loss_curves
+from mllm_npu.evaluate.record_lines import record_lines
 from mllm_npu.evaluate.runner import TaskResult
 from mllm_npu.evaluate.training_log import Stage
-from mllm_npu.processing.conversation import Text
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def make_report(
-    *,
-    world: str,
-    figures: Sequence[Figure],
-    choices: Mapping[str, Any],
-    stages: Sequence[Stage],
-    device: torch.device,
-    seconds: float,
+    *, figures: Sequence[Figure], device: torch.device, seconds: float, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The content of report.json; every figure is a key of its own, and again under "figures".
 
     Args:
-        world: name of the data set.
         figures: everything that was measured.
-        choices: settings that were chosen, with all values tried.
-        stages: of the training.
         device: where the model ran.
         seconds: wall time of the evaluation.
+        facts: what else is to be known of what was measured.
     """
     values = {figure.name: figure.value for figure in figures}
     return {
         **values,
-        "world": world,
         "figures": values,
         "details": [figure.to_json() for figure in figures],
+        **facts,
+        "machine": describe_machine(device),
+        "versions": list_versions(),
+        "evaluate_seconds": round(seconds, 1),
+        "made": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def world_facts(world: str, choices: Mapping[str, Any], stages: Sequence[Stage]) -> dict[str, Any]:
+    """What is to be known of a run on a world that was made on this machine.
+
+    Args:
+        world: name of the data set.
+        choices: settings that were chosen, with all values tried.
+        stages: of the training.
+    """
+    return {
+        "world": world,
         "choices": dict(choices),
         "stages": [
             {
@@ -59,10 +68,6 @@ def make_report(
             }
             for stage in stages
         ],
-        "machine": describe_machine(device),
-        "versions": list_versions(),
-        "evaluate_seconds": round(seconds, 1),
-        "made": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
 
 
@@ -71,16 +76,16 @@ def write_report(
     report: Mapping[str, Any],
     page: Page,
     *,
-    stages: Sequence[Stage],
     results: Sequence[TaskResult],
+    stages: Sequence[Stage] = (),
 ) -> None:
     """Write report.json, report.html and records.jsonl (each question and reply) into ``run``."""
-    _write(run / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    _write(run / "report.html", render_page(report, page, stages))
-    _write(run / "records.jsonl", "".join(_record_lines(results)))
+    write_text(run / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(run / "report.html", render_page(report, page, stages))
+    write_text(run / "records.jsonl", "".join(record_lines(results)))
 
 
-def render_page(report: Mapping[str, Any], page: Page, stages: Sequence[Stage]) -> str:
+def render_page(report: Mapping[str, Any], page: Page, stages: Sequence[Stage] = ()) -> str:
     """The page as one self-contained HTML text."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 only a report needs it
     from markupsafe import Markup  # noqa: PLC0415 only a report needs it
@@ -92,29 +97,16 @@ def render_page(report: Mapping[str, Any], page: Page, stages: Sequence[Stage]) 
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     # Safe: drawn by matplotlib, which escapes the names in it.
     plots = {stage.name: Markup(loss_curves(stage.name, stage.curves)) for stage in stages}
-    return template.render(report=report, page=page, plots=plots, rule=RULE)
+    with_parts = {each["name"].partition("/")[0] for each in report["details"] if each["level"]}
+    return template.render(report=report, page=page, plots=plots, rule=RULE, with_parts=with_parts)
 
 
-def _record_lines(results: Sequence[TaskResult]) -> list[str]:
-    lines = []
-    for result in results:
-        for record in result.records:
-            turns = record.example.conversation.turns
-            line = {
-                "task": result.task.name,
-                "example": record.example.name,
-                "question": [p.text for turn in turns for p in turn.parts if isinstance(p, Text)],
-                "answer": record.example.answer,
-                "reply": record.reply.text,
-                "num_pictures": len(record.reply.pictures),
-                "understood": record.understood,
-                "score": record.score,
-            }
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return lines
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all.
 
-
-def _write(path: Path, text: str) -> None:
+    Raises:
+        DataError: it cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

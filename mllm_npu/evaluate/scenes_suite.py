@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mllm_npu.data.worlds.scene_pictures import parse_scene
-from mllm_npu.evaluate.figure import Figure, Target, figure_of, mean_figure
+from mllm_npu.evaluate.figure import Figure, Target, mean_figure
 from mllm_npu.evaluate.judge_scenes import SceneJudge
 from mllm_npu.evaluate.knob import Trial, choose_trial
 from mllm_npu.evaluate.page import Choice, Gallery, Tile, TileRow, make_tile
-from mllm_npu.evaluate.runner import TaskResult, run_tasks
+from mllm_npu.evaluate.runner import TaskResult, figure_of, run_tasks
 from mllm_npu.evaluate.suite_result import SuiteResult
 from mllm_npu.evaluate.tasks.scenes_captions import SceneCaptions
 from mllm_npu.evaluate.tasks.scenes_draw import SceneDrawing

@@ -15,7 +15,7 @@ from mllm_npu.evaluate.digits_suite import DigitsSuite
 from mllm_npu.evaluate.figure import Figure, Target
 from mllm_npu.evaluate.knob import RULE
 from mllm_npu.evaluate.page import Choice, Page, pick_examples
-from mllm_npu.evaluate.report import make_report, write_report
+from mllm_npu.evaluate.report import make_report, world_facts, write_report
 from mllm_npu.evaluate.runner import Meter, Progress
 from mllm_npu.evaluate.scenes_suite import TARGETS as SCENES_TARGETS
 from mllm_npu.evaluate.scenes_suite import ScenesSuite
@@ -71,12 +71,14 @@ def evaluate_run(
     stages = read_stages(run)
     figures = [*result.figures, *_training_figures(stages, targets)]
     report = make_report(
-        world=name,
         figures=figures,
-        choices={choice.title.lower(): _plain_choice(choice) for choice in result.choices},
-        stages=stages,
         device=engine.device,
         seconds=time.perf_counter() - begin,
+        facts=world_facts(
+            name,
+            {choice.title.lower(): _plain_choice(choice) for choice in result.choices},
+            stages,
+        ),
     )
     page = Page(
         title=result.title,

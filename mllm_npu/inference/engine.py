@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from mllm_npu.errors import TooLongError
 from mllm_npu.inference.batcher import Batcher, Said
 from mllm_npu.inference.drawing import redraw
-from mllm_npu.inference.events import Event, Finished, Reply, collect_reply
+from mllm_npu.inference.events import Event, Finished, Likelihood, Reply, collect_reply
+from mllm_npu.inference.likelihood import LikelihoodScorer
 from mllm_npu.inference.live_row import LiveRow
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.picture_queue import PictureQueue
@@ -107,19 +109,66 @@ class Engine:
         Raises:
             RequestError: if one of the requests cannot be answered as it was put.
         """
+        replies: dict[int, Reply] = {}
+        for number, reply in self.replies(conversations, options):
+            replies[number] = reply
+            if progress is not None:
+                progress(1)
+        return [replies[number] for number in range(len(conversations))]
+
+    def replies(
+        self,
+        conversations: Sequence[Conversation],
+        options: GenerationOptions | Sequence[GenerationOptions],
+    ) -> Iterator[tuple[int, Reply]]:
+        """Answer many conversations; each reply with the number of its question, once it is there.
+
+        Raises:
+            RequestError: if one of the requests cannot be answered as it was put.
+        """
         each = [options] * len(conversations) if isinstance(options, GenerationOptions) else options
         requests = list(zip(range(len(conversations)), conversations, each, strict=True))
         events: dict[int, list[Event]] = defaultdict(list)
-        replies: dict[int, Reply] = {}
         for start in range(0, len(requests), self.window):
             rows = self._begin(requests[start : start + self.window])
             for number, event in self._run(rows):
                 events[number].append(event)
                 if isinstance(event, Finished):
-                    replies[number] = collect_reply(events.pop(number))
-                    if progress is not None:
-                        progress(1)
-        return [replies[number] for number in range(len(requests))]
+                    yield number, collect_reply(events.pop(number))
+
+    def weigh(
+        self, questions: Sequence[tuple[Conversation, Sequence[str]]]
+    ) -> Iterator[tuple[int, tuple[Likelihood, ...]]]:
+        """Say how likely texts are as replies to questions; nothing is written.
+
+        Args:
+            questions: each with its texts. Those that begin alike are fast where they stand side by
+                side.
+
+        Returns:
+            Number of a question and the likelihoods of its texts, once they are known.
+
+        Raises:
+            RequestError: if one of them cannot be asked as it was put.
+        """
+        scorer = LikelihoodScorer(
+            model=self.model,
+            processor=self.processor,
+            device=self.device,
+            max_tokens=self._maker.max_tokens,
+            max_rows=self.max_batch,
+        )
+        for start in range(0, len(questions), self.window):
+            for number, found in scorer.weigh(questions[start : start + self.window]):
+                yield start + number, found
+
+    def fits(self, conversation: Conversation, room: int) -> bool:
+        """Whether the model takes a question and so many tokens after it."""
+        try:
+            layout = self.processor.lay_out(conversation, reply=True)
+        except TooLongError:
+            return False
+        return len(layout.ids) + room <= self._maker.max_tokens
 
     def redraw(
         self, pictures: Sequence[Image.Image], options: GenerationOptions

@@ -83,6 +83,23 @@ Event = TextDelta | ImageMade | Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """How likely a text is as the reply to a question.
+
+    Args:
+        text: that was given.
+        logprob: natural logarithm of its probability, the sum over its tokens.
+        num_tokens: of the text.
+        is_greedy: whether each of its tokens was the likeliest at its place.
+    """
+
+    text: str
+    logprob: float
+    num_tokens: int
+    is_greedy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A whole reply.
 
@@ -95,6 +112,7 @@ class Reply:
         num_new_tokens: tokens the model chose.
         boxes: places in the picture that the reply names.
         logprobs: of the tokens of the text, where they were asked for.
+        choices: how likely each text was that the model was to choose from, in their order.
     """
 
     text: str
@@ -105,6 +123,7 @@ class Reply:
     num_new_tokens: int
     boxes: tuple[Box, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    choices: tuple[Likelihood, ...] = ()
 
 
 def collect_reply(events: Iterable[Event]) -> Reply:

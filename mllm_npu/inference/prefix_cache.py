@@ -69,7 +69,7 @@ class PrefixCache:
         """
         best, length = None, 0
         for number, (kept, _) in self._kept.items():
-            if (common := _common(kept, marks_L)) > length:
+            if (common := common_length(kept, marks_L)) > length:
                 best, length = number, common
         length = min(length, len(marks_L) - 1)
         length = next((start for start, end in blocks if start < length < end), length)
@@ -82,7 +82,7 @@ class PrefixCache:
 
     def is_known(self, marks_L: Marks) -> bool:
         """Whether all of a prompt is kept already, by itself or as the beginning of another."""
-        return any(_common(kept, marks_L) == len(marks_L) for kept, _ in self._kept.values())
+        return any(common_length(kept, marks_L) == len(marks_L) for kept, _ in self._kept.values())
 
     def keep(self, marks_L: Marks, states: SlotStates) -> None:
         """Remember a prompt; those that are its beginning leave for it."""
@@ -90,7 +90,7 @@ class PrefixCache:
         if size > self.max_bytes:
             return
         for number, (kept, _) in list(self._kept.items()):
-            if len(kept) <= len(marks_L) and _common(kept, marks_L) == len(kept):
+            if len(kept) <= len(marks_L) and common_length(kept, marks_L) == len(kept):
                 self._forget(number)
         self._kept[self._next] = (marks_L, states)
         self._next += 1
@@ -117,7 +117,8 @@ def mark_tokens(sample: Sample, names: Sequence[bytes]) -> Marks:
     return marks
 
 
-def _common(left: Marks, right: Marks) -> int:
+def common_length(left: Marks, right: Marks) -> int:
+    """Tokens with which both begin."""
     length = min(len(left), len(right))
     differ = left[:length] != right[:length]
     return int(differ.argmax()) if differ.any() else length

@@ -39,8 +39,10 @@ def _check_picture(part: Part, role: Role, *, reply: bool) -> None:
         )
 
 
-def refuse(reason: str, advice: str, *, reply: bool) -> None:
+def refuse(
+    reason: str, advice: str, *, reply: bool, kind: type[RequestError] = RequestError
+) -> None:
     """Raise; a skipped sample is counted by its reason, so that one names no single row."""
     if reply:
-        raise RequestError(f"{reason}: {advice}")
+        raise kind(f"{reason}: {advice}")
     raise SkipSample(reason)

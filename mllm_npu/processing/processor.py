@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mllm_npu.batch import Sample
-from mllm_npu.errors import ConfigError
+from mllm_npu.errors import ConfigError, TooLongError
 from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.augment import AffineAugment
 from mllm_npu.processing.chat_template import ChatTemplate, End, Frame, Said
@@ -182,6 +182,7 @@ class Processor:
                 f"The conversation is longer than max_tokens={self.max_tokens}",
                 f"it has {len(layout.ids)} tokens. Shorten the text, or use fewer pictures.",
                 reply=reply,
+                kind=TooLongError,
             )
         return layout
 
@@ -235,6 +236,14 @@ class Processor:
             read_tile=len(self._read_block),
             drawn_picture=len(self._drawn_block),
         )
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Ids of a text that follows others, tokenised on its own, as every text is.
+
+        Raises:
+            RequestError: It is empty, or spells a control token.
+        """
+        return self._tokenize_said(text, reply=True)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text that stands alone."""

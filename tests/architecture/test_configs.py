@@ -9,10 +9,12 @@ from itertools import takewhile
 import pytest
 import torch
 
+from mllm_npu.arguments import TARGET, argument_names
 from mllm_npu.build import build_model, build_part
-from mllm_npu.config import CONFIG_FOLDER, ROOTS, load_config
+from mllm_npu.config import CONFIG_FOLDER, load_config, plain
 from mllm_npu.errors import ConfigError
 from mllm_npu.models.lora import is_adapter
+from mllm_npu.roots import ROOTS
 
 FILES = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
 ADDED = {"lora"}
@@ -74,6 +76,8 @@ def selection(file: str) -> tuple[str, list[str]]:
         return option, []
     if group == "workers":
         return "model", [f"workers={option}"]
+    if group == "task":
+        return "evaluation", [f"task=[{option}]"]
     if file in PARTS:
         return "training", [*SEEDX, f"+{group}@{PARTS[file]}={option}"]
     if group.startswith("experiment"):
@@ -118,13 +122,29 @@ def compose(tmp_path):
 @pytest.mark.parametrize("file", FILES)
 def test_composes_and_builds_on_meta(file, compose):
     config = compose(file)
-    if config.models is None:
+    if config.get("models") is None:
         return
     with torch.device("meta"):
         model = build_model(config)
     parameters = list(model.parameters())
     assert parameters
     assert all(parameter.is_meta for parameter in parameters)
+
+
+TASKS = [file for file in FILES if file.startswith("task/")]
+
+
+@pytest.mark.parametrize("file", TASKS)
+def test_a_task_is_told_everything_but_what_the_run_gives(file, compose):
+    """Its YAML mirrors its constructor; options and the engine come when it is built."""
+    name = file.removeprefix("task/").removesuffix(".yaml")
+    node = plain(compose(file).task[name])
+    known = argument_names(node.pop(TARGET), file)
+    assert set(node) <= set(known)
+    assert set(known) - set(node) <= {"options", "engine"}
+    first, second = (CONFIG_FOLDER / file).read_text(encoding="utf-8").splitlines()[:2]
+    assert first == f"# @package task.{name}"
+    assert second
 
 
 TRAINING = [file for file in FILES if file.startswith(("experiment/", "lora/", "objective/"))]

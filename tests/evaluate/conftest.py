@@ -14,8 +14,8 @@ from mllm_npu.data.tasks.ocr import Ocr
 from mllm_npu.data.worlds.digits import make_digits
 from mllm_npu.data.worlds.scenes import make_scenes
 from mllm_npu.evaluate.question import answer_text, cut_answer
-from mllm_npu.evaluate.runner import Record, TaskResult
-from mllm_npu.evaluate.task import Example, Task
+from mllm_npu.evaluate.runner import TaskResult
+from mllm_npu.evaluate.task import Example, Record, Task
 from mllm_npu.evaluate.world_rows import read_rows
 from mllm_npu.inference.events import Reply
 from mllm_npu.inference.options import GenerationOptions
@@ -55,13 +55,14 @@ class Oracle:
     """Stands for an engine: replies to a conversation by its key, or fails to where told.
 
     Args:
-        replies: (conversation, options) -> Reply.
+        answer: (conversation, options) -> Reply.
     """
 
-    replies: object
+    answer: object
     device: torch.device = CPU
     asked: list = field(default_factory=list)
     redraws: list = field(default_factory=list)
+    can_draw: bool = True
 
     def reply_many(self, conversations, options, progress=None):
         self.asked.extend(zip(conversations, options, strict=True))
@@ -69,9 +70,12 @@ class Oracle:
             if progress is not None:
                 progress(1)
         return [
-            self.replies(conversation, wish)
+            self.answer(conversation, wish)
             for conversation, wish in zip(conversations, options, strict=True)
         ]
+
+    def replies(self, conversations, options):
+        yield from enumerate(self.reply_many(conversations, options))
 
     def redraw(self, pictures, options):
         self.redraws.append((len(pictures), options.guidance))

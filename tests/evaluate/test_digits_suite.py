@@ -95,7 +95,7 @@ def test_mistakes_lower_their_figure_only(all_right, digits_world, perfect):
 
 
 def keys_of(all_right):
-    return sorted(all_right("digits").replies.right)
+    return sorted(all_right("digits").answer.right)
 
 
 def test_a_model_that_draws_nothing_has_no_diversity(all_right, digits_world):

@@ -1,6 +1,7 @@
 import pytest
 
-from mllm_npu.evaluate.figure import Figure, Target, figure_of, format_value, mean_figure
+from mllm_npu.evaluate.figure import Figure, Target, format_value, mean_figure
+from mllm_npu.evaluate.runner import figure_of
 
 LEAST = Target(limit=0.75, side="least")
 MOST = Target(limit=3, side="most")

@@ -17,7 +17,7 @@ from mllm_npu.evaluate.page import (
     make_tile,
     pick_examples,
 )
-from mllm_npu.evaluate.report import make_report, render_page, write_report
+from mllm_npu.evaluate.report import make_report, render_page, world_facts, write_report
 from mllm_npu.evaluate.training_log import Stage
 
 FIGURES = [
@@ -105,12 +105,10 @@ def page(fakes, result):
 @pytest.fixture
 def report():
     return make_report(
-        world="digits",
         figures=FIGURES,
-        choices={"drawing": {"rule": "r"}},
-        stages=STAGES,
         device=torch.device("cpu"),
         seconds=31.26,
+        facts=world_facts("digits", {"drawing": {"rule": "r"}}, STAGES),
     )
 
 
@@ -157,9 +155,7 @@ def test_the_page_says_what_was_met_chosen_and_wrong(report, page):
 
 
 def test_a_page_with_little_to_show_is_a_page_too(page):
-    empty = make_report(
-        world="x", figures=[], choices={}, stages=[], device=torch.device("cpu"), seconds=0.0
-    )
+    empty = make_report(figures=[], device=torch.device("cpu"), seconds=0.0, facts={})
     html = render_page(empty, Page(title="t", lead="l"), [])
     assert "Training" not in html
     assert "What is taken for what" not in html

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from mllm_npu.errors import DataError
-from mllm_npu.evaluate.runner import Meter, run_tasks, standard_error
+from mllm_npu.evaluate.runner import Meter, run_tasks
+from mllm_npu.evaluate.statistics import standard_error
 from mllm_npu.evaluate.task import is_exact
 
 

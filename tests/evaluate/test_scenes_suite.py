@@ -49,7 +49,7 @@ def test_guidance_is_chosen_on_validation_questions_only(perfect):
 
 
 def test_mistakes_lower_their_figures(all_right, scenes_world):
-    keys = all_right("scenes").replies.right
+    keys = all_right("scenes").answer.right
     wrong = [key for key in keys if key.startswith(("draw-test", "edit-test"))]
     values = values_of(measure(all_right("scenes", mistakes=wrong), scenes_world))
     assert (values["scenes_draw_strict"], values["scenes_edit_strict"]) == (0.0, 0.0)

@@ -1,7 +1,8 @@
 """Attend in one step of many requests: those that write all together, pieces of prompts by slot.
 
 The first spans that have one token each are rows of one dense call over the slots as they lie, with
-a mask of their lengths; nothing of the cache is copied. Every other span attends in its own slot.
+a mask of their lengths; nothing of the cache is copied. Spans that begin and end alike, in slots
+side by side, are one dense call too. Every other span attends in its own slot.
 
 Shape letters: T new tokens, H query heads, J key heads, E head width, R slots of the dense call, G
 query heads per key head, C tokens of a span, K places of a slot.
@@ -67,6 +68,7 @@ class SlotLayout:
         self.positions_T = to_device(torch.cat(steps), self.device)
         self._index: dict[int, Tensor] = {}
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self._is_even = _are_even(self.spans)
         self._rows = _Rows.of(self.spans, self.cache.num_places, self.device)
         self._num_together = self._rows.num_spans if self._rows is not None else 0
 
@@ -88,6 +90,8 @@ class SlotLayout:
         if num_heads not in self._index:
             self._index[num_heads] = self.cache.place_index(self.spans, num_heads, self.device)
         self.cache.store(layer, k_1JTE[0], v_1JTE[0], self._index[num_heads])
+        if self._is_even:
+            return self._attend_even(layer, q_1HTE, rule)
         outputs: list[Tensor] = []
         if self._rows is not None:
             outputs.append(
@@ -124,6 +128,30 @@ class SlotLayout:
         if rows.slots is not None:
             out_RHE = out_RHE.index_select(0, rows.slots)
         return out_RHE.transpose(0, 1)[None]
+
+    def _attend_even(self, layer: int, q_1HTE: Tensor, rule: AttentionRule) -> Tensor:
+        """All spans in one dense call; they differ in nothing but their slots."""
+        first = self.spans[0]
+        num = len(self.spans)
+        q_HTE = q_1HTE[0]
+        q_RHCE = q_HTE.view(len(q_HTE), num, first.length, -1).transpose(0, 1)
+        keys_RJKE, values_RJKE = self.cache.seen(layer, first.slot, first.slot + num, first.end)
+        window = rule.window if rule.window is not None and rule.window < first.end else None
+        key = (0, window)
+        if key not in self._masks:
+            plain = window is None and first.start == 0
+            self._masks[key] = None if plain else self._mask_span(first, window)
+        mask = self._masks[key]
+        out_RHCE = attend(
+            q_RHCE,
+            keys_RJKE,
+            values_RJKE,
+            mask=mask,
+            causal=mask is None,
+            scale=rule.scale,
+            softcap=rule.softcap,
+        )
+        return out_RHCE.transpose(0, 1).flatten(1, 2)[None]
 
     def _attend_span(
         self,
@@ -220,3 +248,18 @@ class _Rows:
         if window is not None:
             visible_RK = visible_RK & (keys_K >= self.lengths[:, None] - window)
         return visible_RK[:, None, None]
+
+
+def _are_even(spans: Sequence[Span]) -> bool:
+    """Whether several pieces are of one place and length, without blocks, in slots side by side."""
+    first = spans[0]
+    return (
+        len(spans) > 1
+        and first.length > 1
+        and all(
+            span.slot == first.slot + number
+            and (span.start, span.length) == (first.start, first.length)
+            and not span.blocks
+            for number, span in enumerate(spans)
+        )
+    )

@@ -51,6 +51,9 @@ SPANS = {
     "one of many writes": [(3, 14, 1)],
     "one writes": [(0, 9, 1)],
     "pieces of prompts": [(1, 3, 5), (2, 0, 7)],
+    "alike, from the beginning": [(0, 0, 5), (1, 0, 5), (2, 0, 5)],
+    "alike, after some": [(0, 3, 4), (1, 3, 4)],
+    "alike but for their slots": [(0, 3, 4), (3, 3, 4)],
     "both": [(0, 9, 1), (1, 3, 1), (3, 14, 4), (2, 0, 6)],
 }
 
