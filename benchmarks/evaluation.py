@@ -50,46 +50,19 @@ from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
 from mllm_npu.processing.tokenizer import train_tokenizer
 
 TILE, MOST_TOKENS = 64, 2048
-WORDS = [
-    "the",
-    "of",
-    "a",
-    "which",
-    "is",
-    "in",
-    "law",
-    "state",
-    "energy",
-    "cell",
-    "number",
-    "force",
-    "system",
-    "process",
-    "theory",
-    "value",
-    "rate",
-    "market",
-    "court",
-    "blood",
-    "function",
-    "group",
-    "field",
-    "element",
-    "water",
-    "pressure",
-    "human",
-    "social",
-    "early",
-    "modern",
-]
+TEXT = (
+    "the of a which is in law state energy cell number force system process theory value "
+    "rate market court blood function group field element water pressure human social early modern"
+)
+"""Words of made-up questions."""
 
 
 def made_up(folder: Path) -> Path:
     """Files of the published form with questions of about the published length."""
-    rng = random.Random(0)
+    rng, words = random.Random(0), TEXT.split()
 
     def sentence(least: int, most: int) -> str:
-        return " ".join(rng.choice(WORDS) for _ in range(rng.randint(least, most)))
+        return " ".join(rng.choice(words) for _ in range(rng.randint(least, most)))
 
     def rows(number: int) -> str:
         lines = (

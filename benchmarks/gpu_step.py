@@ -6,12 +6,15 @@ Ours: a Llama of 1.1 B parameters (width 2048, 22 layers, 4 key heads), the visi
 SigLIP-so400m's shape, frozen, an attention resampler to 64 tokens, one pack of 4096 tokens of
 image-text samples of unequal length, bfloat16 by autocast, AdamW, random weights. The other side:
 stock ``LlamaForCausalLM`` with flash-attention-2 where the package is installed, else sdpa, rows
-padded to the longest sample of a batch, the same encoder, projector, samples and update. Both take
-turns in one process; medians of rounds.
+padded to the longest sample of a batch, the same encoder, projector, samples and update. It takes
+as many samples at once as make it fastest, which is tried first. Both take turns in one process;
+medians of rounds.
 
-Keys: ``useful_tokens_per_second`` of both, ``speedup_over_padded`` (their ratio), ``mfu`` of both
-from model FLOPs per part over the device's peak in bfloat16 (null where no peak is known),
-``peak_gib``, the losses' difference. On a CPU it runs with small sizes and means nothing.
+Keys: ``useful_tokens_per_second`` of both, ``speedup_over_padded`` (median of the ratios of their
+times), ``mfu`` of both from model FLOPs per part over the device's peak in bfloat16 (null where no
+peak is known), ``step_gib`` of both (memory beyond what lies there between steps), ``attention``
+(the ways ours was computed), the losses' difference. On a CPU it runs with small sizes and means
+nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +34,7 @@ from padded_step import PackedSide, PaddedSide, Place
 from result_line import print_line
 
 from mllm_npu.batch import Batch, tile_blocks
+from mllm_npu.device.memory import MemoryGauge
 from mllm_npu.device.peaks import peak_flops
 from mllm_npu.device.platform import pick_device
 from mllm_npu.evaluate.machine import describe_machine
@@ -38,11 +42,13 @@ from mllm_npu.models.language_model.huggingface import HuggingFaceLanguageModel
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
 from mllm_npu.models.projector.attention_resampler import AttentionResampler
 from mllm_npu.models.vision_encoder.huggingface import HuggingFaceVisionEncoder
+from mllm_npu.ops.ways import calls
 from mllm_npu.train.flops import measure_costs
 from mllm_npu.train.objectives.mllm import MultimodalObjective
 
-ROWS = 8
-"""Samples stock Hugging Face takes at once."""
+ROWS = (4, 8, 16)
+"""Samples stock Hugging Face may take at once."""
+Step = Callable[[Batch], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,51 +179,86 @@ def make_pack(sizes: Sizes, seed: int) -> Batch:
     )
 
 
+@dataclass(slots=True)
+class Spent:
+    """What the steps of one side took."""
+
+    seconds: list[float] = field(default_factory=list)
+    gib: list[float] = field(default_factory=list)
+
+    def take(self, step: Step, pack: Batch, gauge: MemoryGauge) -> None:
+        """Make a step; it reads the loss, so the device has ended its work."""
+        gauge.restart()
+        before, begin = gauge.now_gib(), time.perf_counter()
+        step(pack)
+        self.seconds.append(time.perf_counter() - begin)
+        self.gib.append(gauge.peak_gib() - before)
+
+
+def choose_rows(padded: PaddedSide, packs: Sequence[Batch], gauge: MemoryGauge) -> int:
+    """The number of `ROWS` with which stock Hugging Face takes the least time."""
+    totals = {}
+    for rows in ROWS:
+        padded.rows, spent = rows, Spent()
+        for pack in (packs[0], *packs):
+            spent.take(padded.step, pack, gauge)
+        totals[rows] = sum(spent.seconds[1:])
+    return min(totals, key=totals.__getitem__)
+
+
 def measure(sizes: Sizes, device: torch.device, *, rounds: int, warm_up: int) -> dict[str, Any]:
     """Both sides in turns on the same packs."""
     has_flash = device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
-    attention = "flash_attention_2" if has_flash else "sdpa"
-    place = Place(device=device, compute_dtype=torch.bfloat16, attention=attention)
-    model = build_model(sizes, device)
-    padded = PaddedSide(model, trains_encoder=False, length=None, place=place, rows=ROWS)
+    place = Place(
+        device=device,
+        compute_dtype=torch.bfloat16,
+        attention="flash_attention_2" if has_flash else "sdpa",
+    )
+    model, gauge = build_model(sizes, device), MemoryGauge(device)
+    with device:
+        padded = PaddedSide(model, trains_encoder=False, length=None, place=place)
     ours = PackedSide(model, trains_encoder=False, place=place)
-    steps: dict[str, Callable[[Batch], float]] = {"ours": ours.step, "padded": padded.step}
+    costs = measure_costs(MultimodalObjective(model=model, trainable=["*", "!vision_encoder.*"]))
     packs = [make_pack(sizes, seed) for seed in range(warm_up + rounds)]
-    trainable = ["*", "!vision_encoder.*"]
-    costs = measure_costs(MultimodalObjective(model=model, trainable=trainable))
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    difference = 0.0
-    for number, pack in enumerate(packs):
-        losses = {name: _timed(step, pack, seconds[name]) for name, step in steps.items()}
-        if number == 0:
-            difference = abs(losses["ours"] - losses["padded"])
-    kept = packs[warm_up:]
-    peak = peak_flops(device, torch.bfloat16)
+    difference = abs(ours.step(packs[0]) - padded.step(packs[0]))
+    padded.rows = choose_rows(padded, packs[:3], gauge)
+    sides: dict[str, tuple[Step, Spent]] = {
+        "": (ours.step, Spent()),
+        "_padded": (padded.step, Spent()),
+    }
+    earlier = calls()
+    for pack in packs:
+        for step, spent in sides.values():
+            spent.take(step, pack, gauge)
+    kept, peak = packs[warm_up:], peak_flops(device, torch.bfloat16)
     found: dict[str, Any] = {}
-    for name, spent in seconds.items():
-        rates = [pack.num_tokens / s for pack, s in zip(kept, spent[warm_up:], strict=True)]
-        shares = [costs.of([p]).total / s for p, s in zip(kept, spent[warm_up:], strict=True)]
-        ending = "" if name == "ours" else "_padded"
-        found[f"useful_tokens_per_second{ending}"] = round(statistics.median(rates), 1)
-        mfu = None if peak is None else round(statistics.median(shares) / peak.flops, 4)
-        found[f"mfu{ending}"] = mfu
-    ratio = [slow / fast for slow, fast in zip(seconds["padded"], seconds["ours"], strict=True)]
+    for ending, (_, spent) in sides.items():
+        timed = list(zip(kept, spent.seconds[warm_up:], strict=True))
+        rate = statistics.median(pack.num_tokens / s for pack, s in timed)
+        flops = statistics.median(costs.of([pack]).total / s for pack, s in timed)
+        found[f"useful_tokens_per_second{ending}"] = round(rate, 1)
+        found[f"mfu{ending}"] = None if peak is None else round(flops / peak.flops, 4)
+        found[f"step_gib{ending}"] = round(max(spent.gib[warm_up:]), 2)
+    both = zip(sides["_padded"][1].seconds, sides[""][1].seconds, strict=True)
+    ratios = [slow / fast for slow, fast in both]
+    ways = sorted(way for op, way in calls() - earlier if op == "packed_attention")
     return {
-        "speedup_over_padded": round(statistics.median(ratio[warm_up:]), 3),
+        "speedup_over_padded": round(statistics.median(ratios[warm_up:]), 3),
         **found,
-        "attention_padded": attention,
+        "attention": ways,
+        "attention_padded": place.attention,
+        "rows_padded": padded.rows,
         "loss_difference": difference,
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples_per_pack": round(statistics.mean(len(p.sequence_ends) for p in packs), 1),
-        "machine": describe_machine(device),
+        "machine": {**describe_machine(device), **_name(device)},
     }
 
 
-def _timed(step: Callable[[Batch], float], pack: Batch, seconds: list[float]) -> float:
-    begin = time.perf_counter()
-    loss = step(pack)  # reads the loss, so the device has ended its work
-    seconds.append(time.perf_counter() - begin)
-    return loss
+def _name(device: torch.device) -> dict[str, str]:
+    if device.type == "cpu":
+        return {}
+    return {"accelerator": str(torch.get_device_module(device).get_device_name())}
 
 
 def main() -> None:
