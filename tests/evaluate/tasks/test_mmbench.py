@@ -98,7 +98,11 @@ def test_a_question_counts_where_every_rotation_is_right(quiz, write_replies):
     assert figures["mmbench"].num == 4
     assert figures["mmbench"].num_unread == 1
     assert figures["mmbench/kind"].num_unread == 1
-    assert [figures[name].level for name in ("mmbench", "mmbench/look", "mmbench/color")] == [0, 1, 2]
+    assert [figures[name].level for name in ("mmbench", "mmbench/look", "mmbench/color")] == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_always_the_same_letter_is_never_right(quiz, write_replies):
