@@ -143,7 +143,8 @@ class BenchmarkFiles:
             case ".csv" | ".tsv" as suffix:
                 yield from self._csv_rows(name, "\t" if suffix == ".tsv" else ",", fields)
             case ".jsonl":
-                for number, line in enumerate(self.read_text(name).splitlines(), 1):
+                # Texts in JSON may hold what `splitlines` takes for the end of a line.
+                for number, line in enumerate(self.read_text(name).split("\n"), 1):
                     if line.strip():
                         yield self._parse(line, f"{name} line {number}")
             case ".json":

@@ -218,6 +218,8 @@ def test_only_subtasks_that_exist_can_be_asked_for(release):
         (" no\n", "no"),
         ("Not sure", "no"),
         ("I think yes", None),
+        ("Oh, no.", None),
+        ("(no)", "no"),
         ("", None),
         ("Maybe", None),
     ],
