@@ -36,10 +36,10 @@ def library() -> Callable[..., Tensor] | None:
 
 @functools.cache
 def torch_kernel() -> Callable[..., Tensor] | None:
-    """The function of torch itself, where this build has it in the form used here."""
+    """The function of torch itself, where this build has it and it knows windows (from 2.11 on)."""
     if not torch.backends.cuda.is_flash_attention_available():
         return None
-    return _find("torch.nn.attention.varlen", "varlen_attn", {"window_size", "enable_gqa"})
+    return _find("torch.nn.attention.varlen", "varlen_attn", {"window_size"})
 
 
 def suits_library(
@@ -86,7 +86,9 @@ def attend_varlen(
         given |= {"dropout_p": options.dropout, "causal": right == 0}
         return function(q, k, v, *pack, softmax_scale=scale, **given)
     kernel: Any = torch_kernel()
-    return kernel(q, k, v, *pack, scale=scale, enable_gqa=q.shape[1] != k.shape[1], **given)
+    if _knows(kernel, "enable_gqa"):  # where it does not, it shares key heads without being asked
+        given["enable_gqa"] = q.shape[1] != k.shape[1]
+    return kernel(q, k, v, *pack, scale=scale, **given)
 
 
 def _forward_part(
@@ -122,9 +124,14 @@ def _find(module: str, name: str, parameters: set[str]) -> Callable[..., Tensor]
     if load_extension(module) is not None:
         return None
     function = getattr(importlib.import_module(module), name, None)
-    if function is None or not parameters <= set(inspect.signature(function).parameters):
+    if function is None or not all(_knows(function, parameter) for parameter in parameters):
         return None
     return function
+
+
+@functools.cache
+def _knows(function: Callable[..., Tensor], parameter: str) -> bool:
+    return parameter in inspect.signature(function).parameters
 
 
 def _takes(q: Tensor, k: Tensor, v: Tensor) -> bool:

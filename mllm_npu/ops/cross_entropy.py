@@ -19,7 +19,9 @@ MAX_LOGITS = 2**27
 """Logits held at once, 256 MiB in bfloat16, and their gradients beside them; what is more goes in
 chunks that are computed again."""
 _WIDENED = 2**20
-"""Logits held in float32 at once, few enough to stay in a processor's cache."""
+"""Logits held in float32 at once on a CPU, few enough to stay in its cache."""
+_WIDENED_BY_ACCELERATORS = 2**26
+"""The same on any other device, 256 MiB: small pieces would end sooner than the next is started."""
 
 
 def cross_entropy(
@@ -115,7 +117,8 @@ class _Losses(torch.autograd.Function):
 
 
 def _split(logits_NW: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
-    rows = max(1, _WIDENED // logits_NW.shape[-1])
+    at_once = _WIDENED if logits_NW.device.type == "cpu" else _WIDENED_BY_ACCELERATORS
+    rows = max(1, at_once // logits_NW.shape[-1])
     return [torch.split(part, rows) for part in (logits_NW, *others)]
 
 

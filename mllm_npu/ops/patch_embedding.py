@@ -77,6 +77,8 @@ _PATCH_EMBEDDING = Op(
     reference=patch_embedding_reference,
     ways=(
         Way(name=NPU, device=NPU, run=embed_by_product, suits=_has_patches),
+        # torch lets convolutions of a CUDA device, unlike products, shorten float32 (TF32).
+        Way(name="product", device="cuda", run=embed_by_product, suits=_has_patches),
         Way(name="convolution", run=_convolve),
     ),
 )

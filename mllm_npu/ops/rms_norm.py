@@ -8,8 +8,10 @@ Source: Zhang and Sennrich 2019; the rounding is that of transformers' LlamaRMSN
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from mllm_npu.ops.autocast import without_autocast
 from mllm_npu.ops.npu_extension import NPU, fused_ops, takes_dtype
 from mllm_npu.ops.ways import Op, Way
 
@@ -35,7 +37,7 @@ def rms_norm_reference(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return weight_D * normed.to(x.dtype)
 
 
-def _suits_npu(x: Tensor, weight_D: Tensor, eps: float) -> bool:
+def _suits_kernels(x: Tensor, weight_D: Tensor, eps: float) -> bool:
     return (
         x.numel() > 0
         and weight_D.shape == x.shape[-1:]
@@ -50,11 +52,19 @@ def _fused(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return fused_ops().npu_rms_norm(x.to(dtype), weight_D.to(dtype), eps)[0]
 
 
+def _by_torch(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """In the wider dtype of both: of two dtypes torch has no kernel."""
+    dtype = torch.promote_types(x.dtype, weight_D.dtype)
+    with without_autocast(x):
+        return F.rms_norm(x.to(dtype), weight_D.shape, weight_D.to(dtype), eps)
+
+
 _RMS_NORM = Op(
     "rms_norm",
     reference=rms_norm_reference,
     ways=(
-        Way(name=NPU, device=NPU, run=_fused, suits=_suits_npu),
+        Way(name=NPU, device=NPU, run=_fused, suits=_suits_kernels),
+        Way(name="torch", device="cuda", run=_by_torch, suits=_suits_kernels),
         Way(name="written out", run=rms_norm_reference),
     ),
 )

@@ -24,6 +24,9 @@ def test_both_sides_learn_the_same(root):
     assert line["speedup_over_padded"] > 0.2
     assert 0 < line["mfu_padded"] < 1
     assert 0 < line["mfu"] < 1
+    assert line["rows_padded"] in (4, 8, 16)
+    assert line["attention"] == ["rows"]
+    assert min(line["step_gib"], line["step_gib_padded"]) >= 0
     assert line["machine"]["device"] == "cpu"
 
 

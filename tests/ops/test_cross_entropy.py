@@ -75,6 +75,12 @@ def test_any_number_of_rows_at_once_gives_the_same(monkeypatch, widened, dtype):
     torch.testing.assert_close(ours.grad, slow.grad)
 
 
+def test_an_accelerator_takes_more_rows_at_once():
+    logits = torch.empty(4096, 2**15, device="meta")
+    assert [len(part) for part in module._split(logits)[0]] == [2048, 2048]
+    assert [len(part) for part in module._split(torch.empty(64, 2**15))[0]] == [32, 32]
+
+
 def test_a_target_that_is_almost_impossible_has_a_finite_loss():
     logits = torch.tensor([[0.0, 200.0]], requires_grad=True)
     total, _ = cross_entropy(logits, torch.tensor([0]), nn.Identity(), vocab_size=2)

@@ -45,16 +45,27 @@ def test_the_fused_way_gives_the_same_dtype_and_nearly_the_same_values(
 
     npu_kernels.npu_rms_norm = fused
     x, weight = torch.randn(3, 32).to(dtype), torch.randn(32).to(weight_dtype)
-    assert module._suits_npu(x, weight, 1e-5)
+    assert module._suits_kernels(x, weight, 1e-5)
     ours, truth = module._fused(x, weight, 1e-5), rms_norm(x, weight, 1e-5)
+    assert ours.dtype == truth.dtype
+    torch.testing.assert_close(ours, truth, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("weight_dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_torchs_own_gives_the_same_dtype_and_nearly_the_same_values(dtype, weight_dtype):
+    x, weight = torch.randn(3, 32).to(dtype), torch.randn(32).to(weight_dtype)
+    truth = rms_norm(x, weight, 1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = module._by_torch(x, weight, 1e-5)
     assert ours.dtype == truth.dtype
     torch.testing.assert_close(ours, truth, atol=0.02, rtol=0.02)
 
 
 def test_what_the_kernel_does_not_take_goes_another_way():
     x, weight = torch.randn(3, 8), torch.ones(8)
-    assert module._suits_npu(x, weight, 1e-5)
-    assert not module._suits_npu(x.double(), weight, 1e-5)
-    assert not module._suits_npu(x, weight[:1], 1e-5)
-    assert not module._suits_npu(x[:0], weight, 1e-5)
+    assert module._suits_kernels(x, weight, 1e-5)
+    assert not module._suits_kernels(x.double(), weight, 1e-5)
+    assert not module._suits_kernels(x, weight[:1], 1e-5)
+    assert not module._suits_kernels(x[:0], weight, 1e-5)
     assert OPS["rms_norm"].pick(x.to("meta"), weight.to("meta"), 1e-5).name == "written out"

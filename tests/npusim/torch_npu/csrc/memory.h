@@ -4,6 +4,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Storage.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -20,7 +21,11 @@ constexpr int kMaxDevices = 16;
 inline DeviceIndex num_devices() {
   static const auto number = [] {
     const char* asked = std::getenv("NPU_SIM_DEVICES");
-    return static_cast<DeviceIndex>(asked ? std::atoi(asked) : 8);
+    const int there = asked ? std::atoi(asked) : 8;
+    const char* visible = std::getenv("ASCEND_RT_VISIBLE_DEVICES");
+    if (!visible || !*visible) return static_cast<DeviceIndex>(there);
+    const int seen = 1 + std::count(visible, visible + std::strlen(visible), ',');
+    return static_cast<DeviceIndex>(std::min(there, seen));
   }();
   return number;
 }
