@@ -81,6 +81,7 @@ $(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-torch
 	sh scripts/install_compiler.sh $(PY)
+	sh scripts/install_browser.sh
 	$(PIP) -e ".[dev]"
 	$(PY) scripts/install_page.py
 	$(PY) scripts/check_install.py

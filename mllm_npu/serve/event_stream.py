@@ -111,8 +111,9 @@ async def server_sent(
     """
     try:
         async with asyncio.timeout(seconds):
-            while not begun and not await replies.begins_within(PING_SECONDS):
+            while not begun:
                 yield f": {replies.position} in front\n\n".encode()
+                begun = await replies.begins_within(PING_SECONDS)
             async for piece in pieces:
                 yield f"data: {to_json(piece)}\n\n".encode()
     except (ApiError, TimeoutError) as error:

@@ -115,8 +115,7 @@ def test_a_refusal_comes_before_the_stream(scripted):
         lines(scripted, [RequestError("no")])
 
 
-def test_a_wait_is_told(scripted, monkeypatch):
-    monkeypatch.setattr("mllm_npu.serve.event_stream.PING_SECONDS", 0.1)
+def test_a_wait_is_told_at_once(scripted):
     _, sent = lines(scripted, [scripted.finished()], gate=False, patience=0.01)
     assert sent[0] == ": 3 in front\n\n"
     assert sent[-2:] == ['data: {"n":0}\n\n', "data: [DONE]\n\n"]

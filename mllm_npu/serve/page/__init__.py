@@ -1,0 +1,1 @@
+"""The web page: chat, drawing, editing and comparison in a browser."""
