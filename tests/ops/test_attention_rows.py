@@ -31,7 +31,8 @@ def test_rows_of_unequal_groups_are_the_reference(with_gradients, options, value
 
 def test_each_group_is_attended_once_by_the_devices_dense_way():
     packing, before = pack_sequences(ENDS, "cpu"), calls()
-    attend_in_rows(*make_inputs(), packing, PackOptions(scale=1.0))
+    inputs = [part.requires_grad_() for part in make_inputs()]
+    attend_in_rows(*inputs, packing, PackOptions(scale=1.0))
     assert (calls() - before)["attend", "blocks"] == len(packing.groups)
 
 

@@ -36,13 +36,17 @@ def test_the_reference_is_torchs_own_attention(causal):
     torch.testing.assert_close(out, truth)
 
 
-def test_short_causal_rows_of_a_cpu_go_in_blocks_and_the_rest_to_torch():
-    assert picked(*make_rows(), causal=True) == "blocks"
-    assert picked(*make_rows(), causal=True, dropout=0.1) == "torch"
-    assert picked(*make_rows()) == "torch"
-    assert picked(*make_rows(), mask=band_mask(5, 2, torch.device("cpu"))) == "torch"
+def test_short_causal_rows_that_learn_go_in_blocks_on_a_cpu_and_the_rest_to_torch():
+    rows = [part.requires_grad_() for part in make_rows()]
+    assert picked(*rows, causal=True) == "blocks"
+    assert picked(*rows, causal=True, dropout=0.1) == "torch"
+    assert picked(*rows) == "torch"
+    assert picked(*rows, mask=band_mask(5, 2, torch.device("cpu"))) == "torch"
     long = make_rows(queries=LONGEST_ROW + 1, keys=LONGEST_ROW + 1, heads=1, key_heads=1)
-    assert picked(*long, causal=True) == "torch"
+    assert picked(*(part.requires_grad_() for part in long), causal=True) == "torch"
+    assert picked(*make_rows(), causal=True) == "torch"
+    with torch.no_grad():
+        assert picked(*rows, causal=True) == "torch"
 
 
 def test_only_the_written_out_way_squashes_scores():

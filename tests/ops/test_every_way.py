@@ -166,8 +166,8 @@ def make_tensors(case, dtype):
 
 
 def ways_of(case, device, tensors):
-    """Ways of the operation that run on the device and take these tensors."""
-    op, here = OPS[case.op], [tensor.to(device) for tensor in tensors]
+    """Ways of the operation that run on the device and learn from these tensors."""
+    op, here = OPS[case.op], [tensor.detach().to(device).requires_grad_() for tensor in tensors]
     return [
         way
         for way in op.ways
