@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; echo $$n)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-scenes test test-fast test-npu test-torch-npu lint types floors docs-check constraints clean
+.PHONY: help install demo demo-scenes test test-fast test-npu test-torch-npu lint types floors audit docs-check constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ types: $(VENV)/.installed-dev ## Types of the package
 
 floors: $(VENV)/.installed-dev ## Imports go down only
 	$(BIN)/lint-imports
+
+audit: $(VENV)/.installed-dev ## Licences, pins and known vulnerabilities of all dependencies
+	-test -x .venv-audit/bin/pip-audit || { sh scripts/make_venv.sh .venv-audit && .venv-audit/bin/python -m pip install -qq pip-audit; }
+	$(PY) scripts/audit_dependencies.py
 
 docs-check: $(VENV)/.installed-dev ## Commands, paths and options named in the documentation exist
 	$(BIN)/pytest tests/architecture/test_docs.py

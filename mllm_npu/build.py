@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-from mllm_npu.arguments import TARGET, argument_names
+from mllm_npu.arguments import TARGET, argument_names, check_arguments
 from mllm_npu.composition import StartingValues, first_weights
 from mllm_npu.config import Config, plain, to_yaml
 from mllm_npu.data.worlds.recipes import VERSIONS, check_data
@@ -21,6 +21,7 @@ from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.distributed.parallel import Parallel
 from mllm_npu.distributed.placed import Placed
 from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.model_fit import check_fit
 from mllm_npu.models.drawing import Detokenizer
 from mllm_npu.models.lora_values import initialise_adapters
@@ -234,6 +235,21 @@ def build_tasks(config: Config, **given: Any) -> list[Any]:
         parts = {key: part for key, part in given.items() if key in known}
         tasks.append(build_part(values, **parts))
     return tasks
+
+
+def build_options(values: Mapping[str, Any]) -> GenerationOptions:
+    """How replies are made.
+
+    Args:
+        values: of a configuration's ``generation``, with its ``_target_``.
+
+    Raises:
+        ConfigError: a value of another type.
+        RequestError: one outside its range.
+    """
+    check_arguments(dict(values), "generation")
+    options: GenerationOptions = build_part(dict(values))
+    return options
 
 
 def require_world(config: Config) -> None:

@@ -13,9 +13,11 @@ from typer.core import TyperGroup
 from mllm_npu import __version__
 from mllm_npu.commands import (
     answering,
+    comparing,
     data,
     doctor,
     evaluating,
+    harness,
     parity,
     serving,
     setup,
@@ -52,7 +54,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for group in (training, evaluating, answering, serving, setup, doctor, parity):
+_EVALUATING = (evaluating, comparing, harness)
+for group in (training, *_EVALUATING, answering, serving, setup, doctor, parity):
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -84,6 +84,21 @@ def find_model_folder(run: Path) -> Path:
     return found[-1].parent
 
 
+def list_model_files(folder: Path, config: Config) -> list[Path]:
+    """Files and folders that the answers of a model folder come from.
+
+    Args:
+        folder: of the model.
+        config: as it was read from there.
+    """
+    weights = [folder / path for path in config.weights or ()]
+    return [
+        folder / MODEL_FILE,
+        Path(config.tokenizer.path),
+        *(weights or sorted(folder.glob("*.safetensors"))),
+    ]
+
+
 def load_model(
     folder: Path,
 ) -> tuple[GeneralizedMultimodalModel | Detokenizer, Processor, Config]:

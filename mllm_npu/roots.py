@@ -88,7 +88,7 @@ class EvaluationRoot:
     Args:
         data: folder of the published files of benchmarks.
         task: benchmarks by name.
-        generation: how replies are made, where it differs from what the model folder says.
+        generation: how replies are made; null leaves it to the model folder.
     """
 
     data: str

@@ -7,12 +7,15 @@ from safetensors.torch import save_file
 
 from mllm_npu.build import (
     build_model,
+    build_options,
     build_part,
+    build_tasks,
     first_weights,
     require_world,
 )
 from mllm_npu.config import load_config
-from mllm_npu.errors import ConfigError, DataError, WeightsError
+from mllm_npu.errors import ConfigError, DataError, RequestError, WeightsError
+from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
 
 
@@ -152,3 +155,44 @@ def test_training_is_refused_on_a_half_made_world(world, tmp_path):
     with pytest.raises(DataError, match="not finished"):
         require_world(composed(tmp_path))
     assert require_world(composed(world)) is None
+
+
+def test_tasks_get_what_they_ask_for_and_what_is_null_is_none(tmp_path):
+    config = load_config(
+        "evaluation", ["task=[mmlu,pope]", "task.mmlu.shots=2", f"data={tmp_path}"]
+    )
+    options = GenerationOptions(max_new_tokens=7)
+    first, second = build_tasks(config, options=options, engine=object())
+    assert (first.name, first.shots, first.data) == ("mmlu", 2, f"{tmp_path}/mmlu")
+    assert second.name == "pope"
+    config.task.mmlu = None
+    assert [task.name for task in build_tasks(config, options=options)] == ["pope"]
+    assert build_tasks(load_config("evaluation", []), options=options) == []
+
+
+def test_a_task_that_cannot_be_built_is_a_configuration_error(tmp_path):
+    config = load_config("evaluation", ["task=[mmlu]"])
+    with pytest.raises(ConfigError, match=r"MMLU cannot be built: .*options"):
+        build_tasks(config)
+
+
+def test_an_option_of_a_task_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"task\.mmlu\.shot"):
+        load_config("evaluation", ["task=[mmlu]", "task.mmlu.shot=2"])
+    with pytest.raises(ConfigError, match=r"task\.mmlu\.by='guessing' was asked for"):
+        load_config("evaluation", ["task=[mmlu]", "task.mmlu.by=guessing"])
+
+
+OPTIONS = {"_target_": "mllm_npu.inference.engine.GenerationOptions", "max_new_tokens": 64}
+
+
+def test_options_of_replies_are_checked():
+    assert build_options({**OPTIONS, "guidance": 3}) == GenerationOptions(
+        max_new_tokens=64, guidance=3
+    )
+    with pytest.raises(ConfigError, match=r"generation\.max_new_tokens='many' was asked for"):
+        build_options({**OPTIONS, "max_new_tokens": "many"})
+    with pytest.raises(ConfigError, match="max_tokens"):
+        build_options({**OPTIONS, "max_tokens": 3})
+    with pytest.raises(RequestError, match="temperature=-1"):
+        build_options({**OPTIONS, "temperature": -1})

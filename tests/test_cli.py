@@ -6,19 +6,30 @@ from mllm_npu.cli import main
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["evaluate"], ["generate"], ["chat"], ["data"], ["data", "digits"],
-     ["data", "scenes"], ["data", "index"], ["data", "pictures"], ["config"], ["doctor"],
-     ["doctor", "parity"],
-     ["redraw"], ["tokenizer"], ["tokenizer", "add-tokens"], ["zoo"], ["zoo", "import"]],
+    [[], ["train"], ["evaluate"], ["evaluate", "compare"], ["generate"], ["chat"], ["data"],
+     ["data", "digits"], ["data", "scenes"], ["data", "index"], ["data", "pictures"], ["config"],
+     ["doctor"], ["doctor", "parity"], ["evaluate", "lm-eval"],
+     ["redraw"], ["serve"], ["tokenizer"], ["tokenizer", "add-tokens"], ["zoo"], ["zoo", "import"]],
 )  # fmt: skip
 def test_every_command_explains_itself(command, capsys):
     assert main([*command, "--help"]) == 0
     assert "Usage: mllm-npu" in capsys.readouterr().out
 
 
-def test_examples_are_shown(capsys):
-    main(["train", "--help"])
-    assert "experiment=digits" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [
+        ("train", "experiment=digits"),
+        ("serve", "mllm-npu serve runs/digits"),
+        ("serve", "--api-keys keys.txt"),
+        ("chat", "mllm-npu chat runs/digits"),
+    ],
+)
+def test_examples_are_shown(command, example, capsys):
+    main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert "Example" in shown
+    assert example in shown
 
 
 def test_version(capsys):

@@ -11,6 +11,7 @@ from mllm_npu.errors import ConfigError, WeightsError
 from mllm_npu.model_folder import (
     find_model_folder,
     import_model,
+    list_model_files,
     load_artist,
     load_engine,
     load_model,
@@ -141,3 +142,25 @@ def test_a_model_without_a_world_cannot_be_measured(world, tmp_path):
     file.write_text(file.read_text().replace(f"world_dir: {world}", "world_dir: null"))
     with pytest.raises(ConfigError, match="mllm-npu redraw"):
         world_of(tmp_path / "model")
+
+
+def test_answers_come_from_the_files_of_the_model_and_nothing_beside_them(world, tmp_path):
+    config = composed(world)
+    save_model_folder(build_model(config), config, tmp_path / "model")
+    (tmp_path / "model" / "evaluation").mkdir()
+    _, _, described = load_model(tmp_path / "model")
+    files = list_model_files(tmp_path / "model", described)
+    assert [path.relative_to(tmp_path / "model").as_posix() for path in files] == [
+        *("model.yaml", "tokenizer", "model.safetensors")
+    ]
+    assert all(path.exists() for path in files)
+
+
+def test_weights_that_lie_elsewhere_are_files_of_the_model_too(world, tmp_path):
+    config = composed(world)
+    save_model_folder(build_model(config), config, tmp_path / "model")
+    described = load_config(
+        "model", [f"weights=[{tmp_path}/model/model.safetensors]", f"world_dir={world}"]
+    )
+    files = list_model_files(tmp_path / "other", described)
+    assert files[-1] == tmp_path / "model" / "model.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,11 +122,28 @@ def _answer_batch(
     console.print(f"{done.answered} answered{kept}{refused}: {out}")
 
 
-@app.command(epilog="Example: `mllm-npu chat runs/digits`")
+class ShownPictures(StrEnum):
+    """How ``chat`` shows pictures."""
+
+    AUTO = "auto"
+    KITTY = "kitty"
+    ITERM = "iterm"
+    SIXEL = "sixel"
+    BLOCKS = "blocks"
+    OFF = "off"
+
+
+@app.command(
+    epilog="Examples: `mllm-npu chat runs/digits` · `mllm-npu chat runs/digits --pictures sixel`"
+)
 def chat(
     run: Run,
     images: Images = None,
     out: Annotated[Path, typer.Option(help="Folder for drawn pictures.")] = Path("pictures"),
+    shown: Annotated[
+        ShownPictures,
+        typer.Option("--pictures", help="How they are shown; auto looks which terminal it is."),
+    ] = ShownPictures.AUTO,
 ) -> None:
     """Talk in the terminal: text and pictures in, text and pictures out, turn by turn."""
     files = later("inference.picture_files")
@@ -134,7 +152,11 @@ def chat(
     build, folders = later("build"), later("model_folder")
     engine, config = folders.load_engine(folders.find_model_folder(run))
     later("inference.terminal").chat(
-        engine, options=build.build_part(config.generation), pictures=pictures, folder=out
+        engine,
+        options=build.build_part(config.generation),
+        pictures=pictures,
+        folder=out,
+        show=shown.value,
     )
 
 

@@ -10,12 +10,14 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mllm_npu.commands import ray_options, serving_ray
 from mllm_npu.commands.console import Json, bar, console, later
 from mllm_npu.errors import ConfigError
 
@@ -27,6 +29,7 @@ CONTROLLER = (sys.executable, "-m", "mllm_npu.serve.controller")
 WORKER = (sys.executable, "-m", "mllm_npu.serve.worker")
 PAGE = (sys.executable, "-m", PAGE_MODULE)
 LOOPBACK = "127.0.0.1"
+NONE: Mapping[str, str] = {}
 EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
@@ -40,9 +43,11 @@ class Dispatch(StrEnum):
 @app.command(
     epilog="Examples: `mllm-npu serve runs/digits` · "
     "`mllm-npu serve runs/digits runs/scenes --workers 2 --port 8000` · "
-    "`mllm-npu serve runs/digits --host 0.0.0.0 --api-keys keys.txt`"
+    "`mllm-npu serve runs/digits --host 0.0.0.0 --api-keys keys.txt` · "
+    "`mllm-npu serve digits=runs/digits --ray --max-replicas 4`"
 )
 def serve(
+    ctx: typer.Context,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(help=f"Runs, stages or models; {DEFAULT_RUN} if none.", show_default=False),
@@ -54,7 +59,9 @@ def serve(
         int, typer.Option(min=0, max=65535, help="Of the web page; 0 takes a free one.")
     ] = 0,
     page: Annotated[bool, typer.Option(help="Start the web page too.")] = True,
-    device: Annotated[str, typer.Option(help="Of the workers.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Of the workers, which share all of its kind; KIND:2 is one.")
+    ] = "auto",
     dispatch: Annotated[
         Dispatch, typer.Option(help="How a worker is chosen.")
     ] = Dispatch.SHORTEST_QUEUE,
@@ -67,17 +74,34 @@ def serve(
         int, typer.Option(min=1, help="Seconds for replies to end in at a stop.")
     ] = 30,
     as_json: Json = False,
+    ray: ray_options.OnRay = False,
+    ray_address: ray_options.Address = None,
+    min_replicas: ray_options.MinReplicas = None,
+    max_replicas: ray_options.MaxReplicas = None,
+    replica_cpus: ray_options.ReplicaCpus = None,
+    target_requests: ray_options.TargetRequests = None,
+    upscale_delay: ray_options.UpscaleDelay = None,
+    downscale_delay: ray_options.DownscaleDelay = None,
+    max_surge: ray_options.MaxSurge = None,
+    stop: ray_options.Stop = False,
+    print_config: ray_options.PrintConfig = False,
 ) -> None:
     """Answer over HTTP on this machine: a controller, workers, and the web page.
 
     OpenAI's API and the original's are at one address. A part that ends is started again. Ctrl-C or
-    SIGTERM lets replies that have begun come to their end.
+    SIGTERM lets replies that have begun come to their end. With --ray it is on Ray Serve.
     """
-    try:
-        launching = later("serve.launching")
-        listen = later("serve.controller_server").listen
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}. Install what serving needs: mllm-npu[serve]") from error
+    if ray_options.is_asked(ctx.params):
+        serving_ray.serve(
+            ctx.params,
+            default_run=DEFAULT_RUN,
+            make_parts=_Plan,
+            stop_on_signals=_stop_on_signals,
+        )
+        return
+    later("serve.libraries").check_libraries()
+    launching = later("serve.launching")
+    listen = later("serve.controller_server").listen
     asked = runs or [DEFAULT_RUN]
     listen(host, port).close()
     folder = logs or Path(tempfile.mkdtemp(prefix="mllm-npu-serve-"))
@@ -91,13 +115,19 @@ def serve(
         drain=drain,
         threads=(os.cpu_count() or 1) // (workers * len(asked)),
     )
+    if workers * len(asked) > 1 or ":" in device:
+        plan.share_out(device, workers * len(asked))
     for run in asked:
         plan.add_workers(run, workers, device=device)
     plan.add_controller(dispatch)
     if page:
         plan.add_page(page_port)
+    _run(plan, wait=wait, as_json=as_json)
+
+
+def _run(plan: _Plan, *, wait: float, as_json: bool) -> None:
     stopping = _stop_on_signals()
-    with launching.Service(plan.parts, say=console.print, drain_seconds=drain) as service:
+    with plan.service() as service:
         stopping.kill = service.kill
         progress, move = bar("starting")
         with progress:
@@ -148,12 +178,28 @@ class _Plan:
         self.token = secrets.token_urlsafe(32)
         self.parts: list[Any] = []
         self.workers: list[Any] = []
+        self.places: list[Any] = []
         self.page: Any = None
 
     @property
     def url(self) -> str:
         """Where the controller is reached on this machine."""
         return _url(self.near, self.port)
+
+    def service(self) -> Any:
+        """What runs the parts."""
+        return self.launching.Service(self.parts, say=console.print, drain_seconds=self.drain)
+
+    def share_out(self, device: str, number: int) -> None:
+        """Give every worker a device of its own, or as few others on it as can be.
+
+        Raises:
+            DeviceError: there is no such device.
+        """
+        self.places = later("device.placement").share_out(device, number)
+        names = list(dict.fromkeys(place.name for place in self.places if place.variables))
+        if 0 < len(names) < number:
+            console.print(f"{number} workers share {', '.join(names)}, in turn")
 
     def add_workers(self, run: Path, number: int, *, device: str) -> None:
         """Processes that answer with a model; they listen on this machine only.
@@ -168,10 +214,13 @@ class _Plan:
             )
         for port in self.launching.free_ports(number):
             name = f"worker {len(self.workers) + 1}"
-            command = [*WORKER, "--host", LOOPBACK, "--port", str(port), "--device", device]
+            place = self.places[len(self.workers)] if self.places else None
+            command = [*WORKER, "--host", LOOPBACK, "--port", str(port)]
+            command += ["--device", place.device if place else device]
             command += ["--model", str(run), "--controller", self.url, *self.keys]
             command += ["--drain-seconds", str(self.drain)]
-            self.workers.append(self._part(name, command, _url(LOOPBACK, port)))
+            variables = place.variables if place else {}
+            self.workers.append(self._part(name, command, _url(LOOPBACK, port), variables))
         self.parts[:] = self.workers
 
     def add_controller(self, dispatch: Dispatch) -> None:
@@ -196,9 +245,11 @@ class _Plan:
         self.page.health = "/"
         self.parts.append(self.page)
 
-    def _part(self, name: str, command: list[str], url: str) -> Any:
+    def _part(
+        self, name: str, command: list[str], url: str, variables: Mapping[str, str] = NONE
+    ) -> Any:
         token_variable = later("serve.security").TOKEN_VARIABLE
-        environment = {token_variable: self.token}
+        environment = {token_variable: self.token, **variables}
         if name.startswith("worker") and "OMP_NUM_THREADS" not in os.environ:
             # More threads than cores make each other wait.
             environment["OMP_NUM_THREADS"] = str(max(1, self.threads))
@@ -213,6 +264,7 @@ def _tell(plan: _Plan, *, as_json: bool) -> None:
         "api": f"{plan.url}/v1",
         "controller": plan.url,
         "workers": [part.url for part in plan.workers],
+        "devices": [place.name for place in plan.places],
         "page": plan.page and plan.page.url,
         "logs": str(plan.folder),
     }
@@ -224,6 +276,8 @@ def _tell(plan: _Plan, *, as_json: bool) -> None:
     if plan.page is not None:
         console.print(f"web page       {plan.page.url}")
     console.print(f"workers        {' '.join(addresses['workers'])}")
+    if plan.places:
+        console.print(f"on             {' '.join(addresses['devices'])}")
     console.print(f"what they say  {plan.folder}")
     if plan.host != plan.near or plan.host not in (LOOPBACK, "localhost", "::1"):
         to_do = "" if plan.keys else "; without --api-keys whoever reaches it may ask"

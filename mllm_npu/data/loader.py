@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from torch.utils.data import DataLoader
-
 from mllm_npu.batch import Batch
 from mllm_npu.data.curriculum import Curriculum
 from mllm_npu.data.mixture import PLAN_WINDOW
@@ -24,6 +22,7 @@ from mllm_npu.data.plan import Plan, Weighing
 from mllm_npu.data.sample_order import SHUFFLE_WINDOW
 from mllm_npu.data.skips import Skips
 from mllm_npu.data.source import SampleSource
+from mllm_npu.data.worker_process import prepare_workers, read_in_workers
 from mllm_npu.errors import CheckpointError, ConfigError, DataError
 from mllm_npu.processing.processor import Processor
 
@@ -101,6 +100,8 @@ class PackedBatches(Iterator[Batch]):
             shuffle_window=shuffle_window,
             plan_window=plan_window,
         )
+        if num_workers:
+            prepare_workers()
         self.order = PackOrder(plan=plan)
         self.reader = PackReader(
             sources=self.sources,
@@ -223,10 +224,7 @@ class PackedBatches(Iterator[Batch]):
         packs = _note_positions(walk, self._behind)
         if self.num_workers == 0:
             return map(self.reader.__getitem__, packs)
-        loader = DataLoader(
-            self.reader, sampler=_Endless(packs), batch_size=None, num_workers=self.num_workers
-        )
-        return iter(loader)
+        return read_in_workers(self.reader, packs, num_workers=self.num_workers)
 
     def _tell_breaks(self) -> None:
         """List broken places of shards once, when the first batch is asked for."""
@@ -261,16 +259,6 @@ def _of_rank(quarantine: str | Path | None, rank: int) -> Path | None:
         return None
     path = Path(quarantine)
     return path if rank == 0 else path.with_name(f"{path.stem}-rank{rank}{path.suffix}")
-
-
-class _Endless:
-    """An iterator as the sampler that ``DataLoader`` asks for; it is run through once."""
-
-    def __init__(self, packs: Iterator[Pack | NoPack]) -> None:
-        self._packs = packs
-
-    def __iter__(self) -> Iterator[Pack | NoPack]:
-        return self._packs
 
 
 def _check(

@@ -19,15 +19,19 @@ class Platform:
         name: torch's device type.
         collective_backend: name of its ``torch.distributed`` backend.
         compute_dtype: dtype in which matrices are multiplied during training.
+        ray_resource: name under which Ray counts such devices.
         extension: package that teaches torch this device, imported before it is looked for.
         remedy: what to do where the device is asked for and not found.
+        visibility: variable of the environment that lists which devices a process sees.
     """
 
     name: str
     collective_backend: str
     compute_dtype: torch.dtype
+    ray_resource: str
     extension: str | None = None
     remedy: str = ""
+    visibility: str | None = None
 
 
 PLATFORMS = (  # best first
@@ -35,17 +39,26 @@ PLATFORMS = (  # best first
         name="npu",
         collective_backend="hccl",
         compute_dtype=torch.bfloat16,
+        ray_resource="NPU",
         extension="torch_npu",
         remedy="install the Ascend driver, CANN and torch_npu",
+        visibility="ASCEND_RT_VISIBLE_DEVICES",
     ),
     Platform(
         name="cuda",
         collective_backend="nccl",
         compute_dtype=torch.bfloat16,
+        ray_resource="GPU",
         remedy="install the NVIDIA driver and a CUDA build of torch",
+        visibility="CUDA_VISIBLE_DEVICES",
     ),
     # bf16 autocast makes models of this project's default size 0.65-0.8 times as fast on a CPU.
-    Platform(name="cpu", collective_backend="gloo", compute_dtype=torch.float32),
+    Platform(
+        name="cpu",
+        collective_backend="gloo",
+        compute_dtype=torch.float32,
+        ray_resource="CPU",
+    ),
 )
 
 

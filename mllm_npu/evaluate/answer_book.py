@@ -1,7 +1,8 @@
 """Keep replies by their question as they come, so that an evaluation that was stopped goes on.
 
 A question is the same where its turns, pictures, options and choices are; a model is the same where
-its files are. Each rank appends to a file of its own, and reads those of all.
+its files and the kind of device are. Each rank appends to a file of its own, and reads those of
+all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +53,18 @@ class AnswerBook:
         folder: where they are kept; None keeps them in memory only.
         model: tells one model from another (`fingerprint`); answers of others are not seen.
         rank: of this process, the only one that writes its file.
-        fresh: forget what was kept.
 
     Raises:
-        DataError: the folder cannot be used.
+        DataError: the folder cannot be used, or holds a line that is no answer.
     """
 
-    def __init__(
-        self, folder: Path | None = None, *, model: str = "", rank: int = 0, fresh: bool = False
-    ) -> None:
+    def __init__(self, folder: Path | None = None, *, model: str = "", rank: int = 0) -> None:
         self._folder, self._model, self._rank = folder, model, rank
         self._answers: dict[str, Answer] = {}
         self._read: dict[Path, int] = {}
         if folder is None:
             return
         try:
-            if fresh and rank == 0:
-                shutil.rmtree(folder, ignore_errors=True)
             (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
             _drop_cut_line(self._own_file)
         except OSError as error:
@@ -75,18 +72,14 @@ class AnswerBook:
                 f"Answers were to be kept in {folder}: {error}. Make it writable, or choose "
                 "another place."
             ) from error
-        if not fresh:
-            self.reload()
-
-    def __len__(self) -> int:
-        return len(self._answers)
+        self.reload()
 
     def find(self, key: str) -> Answer | None:
         """The answer to a question, if it is known."""
         return self._answers.get(key)
 
     def keep(self, key: str, answer: Answer) -> None:
-        """Remember an answer; it is on the disk when this returns.
+        """Remember an answer; it outlives this process when this returns.
 
         Raises:
             DataError: it cannot be written.
@@ -141,22 +134,43 @@ class AnswerBook:
         return names
 
 
+def forget_answers(folder: Path) -> None:
+    """Remove what was kept, of all models.
+
+    Raises:
+        DataError: it cannot be removed.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise DataError(
+            f"Answers in {folder} were to be forgotten: {error}. Remove the folder by hand."
+        ) from error
+
+
 def question_key(example: Example) -> str:
     """Tells one question from another: what is asked, how, and among which choices."""
     turns = [
         [turn.role, [_part_key(part) for part in turn.parts]] for turn in example.conversation.turns
     ]
-    asked = [turns, dataclasses.asdict(example.options), list(example.choices)]
+    options = dataclasses.asdict(example.options)
+    asked = [turns, options, list(example.choices), example.redraws]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:_KEY_LENGTH]
 
 
-def fingerprint(folder: Path) -> str:
-    """Tells the model of a folder from another by its files' names, sizes and times."""
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Tells one model from another by its files' names, sizes and times.
+
+    Args:
+        paths: files, and folders of which every file counts.
+    """
     found = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            facts = path.stat()
-            name = path.relative_to(folder).as_posix()
+    for path in paths:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) or [path]
+        for file in files:
+            facts = file.stat()
+            name = file.relative_to(path.parent).as_posix()
             found.update(f"{name}:{facts.st_size}:{facts.st_mtime_ns};".encode())
     return found.hexdigest()[:16]
 

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,9 @@ from typing import Any
 from mllm_npu.errors import ConfigError, DataError
 
 Row = Mapping[str, Any]
+
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""Damaged, cut off, or (RuntimeError) encrypted or packed in a way that is not known."""
 
 _MOST_BYTES = 4 << 30
 """A file of a zip that is larger when unpacked is refused."""
@@ -105,7 +109,7 @@ class BenchmarkFiles:
                         raise DataError(f"{name} in {self.path} is too large. Unpack the zip.")
                     return archive.read(name)
             return self.path.read_bytes()
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
+        except (*_BROKEN_ZIP, OSError, KeyError) as error:
             raise DataError(
                 f"{name} in {self.path} cannot be read: {error}. Download it again."
             ) from error
@@ -179,13 +183,18 @@ class BenchmarkFiles:
                 "pip install 'mllm-npu[data]'"
             ) from error
         source = io.BytesIO(self.read_bytes(name))
-        if name.endswith(".parquet"):
-            for batch in parquet.ParquetFile(source).iter_batches():
-                yield from batch.to_pylist()
-            return
-        with ipc.open_stream(source) as stream:
-            for batch in stream:
-                yield from batch.to_pylist()
+        try:
+            if name.endswith(".parquet"):
+                for batch in parquet.ParquetFile(source).iter_batches():
+                    yield from batch.to_pylist()
+                return
+            with ipc.open_stream(source) as stream:
+                for batch in stream:
+                    yield from batch.to_pylist()
+        except (ValueError, OSError) as error:  # what pyarrow's own errors are
+            raise DataError(
+                f"{name} in {self.path} cannot be read: {error}. Download it again."
+            ) from error
 
     def _parse(self, line: str, place: str) -> Row:
         try:

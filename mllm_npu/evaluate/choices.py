@@ -17,10 +17,16 @@ Norm = Literal["none", "tokens", "bytes"]
 """What a choice's log-probability is divided by before it is compared."""
 
 
+_EQUAL = 1e-4
+"""Log-probabilities that differ by less are equal. What is computed beside a question moves its
+last bits (about 1e-6 in float32), and two choices of one text must not change places for it."""
+
+
 def likeliest(reply: Reply, norm: Norm = "none") -> int:
-    """Number of the likeliest choice; of equals the first."""
+    """Number of the likeliest choice; of those that are equal (to 1e-4) the first."""
     values = [_normed(choice, norm) for choice in reply.choices]
-    return values.index(max(values))
+    enough = max(values) - _EQUAL
+    return next(number for number, value in enumerate(values) if value >= enough)
 
 
 def chosen_letter(reply: Reply, num_choices: int, norm: Norm = "none") -> str | None:

@@ -38,10 +38,17 @@ def grouped_figures(
 
 
 def by_group(records: Sequence[Record], level: int) -> dict[str, list[Record]]:
-    """Records by their group of a level, in order of first appearance."""
+    """Records by their group of a level, in order of first appearance.
+
+    Args:
+        records: those without a group of that level are left out.
+        level: 0 is the widest, -1 the narrowest.
+    """
     found: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record.example.groups[level], []).append(record)
+        groups = record.example.groups
+        if -len(groups) <= level < len(groups):
+            found.setdefault(groups[level], []).append(record)
     return found
 
 

@@ -11,6 +11,7 @@ from mllm_npu.evaluate.task import Record
 
 _EXAMPLES = 3
 _LONGEST = 300
+_ESCAPES = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_[]<>|#&~$"}
 
 
 def render_markdown(report: Mapping[str, Any], results: Sequence[TaskResult]) -> str:
@@ -65,6 +66,4 @@ def _plain(text: str) -> str:
     """A text on one line that no Markdown or HTML in it changes."""
     line = " ".join(text.split())
     line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
-    for mark in "\\`*_[]<>|#":
-        line = line.replace(mark, f"&#{ord(mark)};")
-    return line
+    return line.translate(_ESCAPES)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
+from mllm_npu.errors import DataError
 from mllm_npu.evaluate.knob import Trial
+from mllm_npu.evaluate.picture_shelf import encode_small
+from mllm_npu.evaluate.prompt import list_texts
 from mllm_npu.evaluate.runner import TaskResult
 from mllm_npu.evaluate.task import Record
-from mllm_npu.processing.conversation import DrawnImage, ReadImage, Text
-from mllm_npu.processing.raster import to_pillow
+from mllm_npu.processing.conversation import DrawnImage, ReadImage
+from mllm_npu.processing.raster import Picture, to_pillow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +132,7 @@ def make_tile(picture: Image.Image, caption: str, *, is_wrong: bool = False) -> 
     """A picture with its pixels as they are, inside the page."""
     file = io.BytesIO()
     picture.save(file, format="PNG", optimize=True)
-    encoded = base64.b64encode(file.getvalue()).decode("ascii")
-    return Tile(source=f"data:image/png;base64,{encoded}", caption=caption, is_wrong=is_wrong)
+    return Tile(source=data_url(file.getvalue(), "png"), caption=caption, is_wrong=is_wrong)
 
 
 def count_confusions(
@@ -162,15 +165,42 @@ def _spread(records: Sequence[Record], num: int) -> Sequence[Record]:
 
 def _show(record: Record) -> Shown:
     parts = [part for turn in record.example.conversation.turns for part in turn.parts]
-    seen = [part for part in parts if isinstance(part, ReadImage | DrawnImage)]
     truth = record.example.truth
-    drawn = [make_tile(picture, "drawn") for picture in record.reply.pictures]
-    if truth is not None:
-        drawn.append(make_tile(truth, "as it should be"))
+    texts, shots = list_texts(record.example)
+    asked = [text.strip() for place, text in enumerate(texts) if place not in shots]
+    if shots:
+        asked.insert(0, f"({len(shots)} solved examples)")
     return Shown(
-        pictures=[make_tile(to_pillow(part.picture), "shown to the model") for part in seen],
-        question=" ".join(part.text.strip() for part in parts if isinstance(part, Text)),
+        pictures=_small_tiles(
+            [part.picture for part in parts if isinstance(part, ReadImage | DrawnImage)],
+            "shown to the model",
+        ),
+        question=" ".join(asked),
         answer=record.example.answer,
         understood=record.understood or "",
-        drawn=drawn,
+        drawn=[
+            *_small_tiles(record.reply.pictures, "drawn"),
+            *_small_tiles([] if truth is None else [truth], "as it should be"),
+        ],
     )
+
+
+def _small_tiles(pictures: Sequence[Picture], caption: str) -> list[Tile]:
+    """Pictures of which those of many pixels are made smaller; one that is broken is left out."""
+    tiles = []
+    for picture in pictures:
+        with contextlib.suppress(DataError):
+            data, suffix = encode_small(to_pillow(picture))
+            tiles.append(Tile(source=data_url(data, suffix), caption=caption))
+    return tiles
+
+
+def data_url(data: bytes, suffix: str) -> str:
+    """A picture's bytes inside a page.
+
+    Args:
+        data: as in a file.
+        suffix: of that file, "png" or "jpg".
+    """
+    kind = "jpeg" if suffix == "jpg" else suffix
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

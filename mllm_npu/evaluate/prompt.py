@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from mllm_npu.evaluate.task import Example
 from mllm_npu.processing.conversation import Conversation, Part, ReadImage, Text, Turn
 from mllm_npu.processing.raster import Picture
 
@@ -41,3 +42,18 @@ def drop_shot(conversation: Conversation, place: int) -> Conversation:
     *before, last = conversation.turns
     parts = (*last.parts[:place], *last.parts[place + 1 :])
     return Conversation(turns=(*before, Turn(role=last.role, parts=parts, learn=last.learn)))
+
+
+def list_texts(example: Example) -> tuple[list[str], list[int]]:
+    """All texts of a question in reading order, and which of them are solved examples."""
+    texts: list[str] = []
+    shots: list[int] = []
+    last = example.conversation.turns[-1]
+    solved = range(example.first_shot, example.first_shot + example.num_shots)
+    for turn in example.conversation.turns:
+        for place, part in enumerate(turn.parts):
+            if isinstance(part, Text):
+                if turn is last and place in solved:
+                    shots.append(len(texts))
+                texts.append(part.text)
+    return texts, shots

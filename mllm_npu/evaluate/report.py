@@ -11,16 +11,21 @@ from typing import Any
 import torch
 
 from mllm_npu.errors import DataError
-from mllm_npu.evaluate.figure import Figure, format_value
+from mllm_npu.evaluate.figure import Figure
+from mllm_npu.evaluate.figure_tree import figure_tree
 from mllm_npu.evaluate.knob import RULE
 from mllm_npu.evaluate.machine import describe_machine, list_versions
 from mllm_npu.evaluate.page import Page
+from mllm_npu.evaluate.picture_shelf import PictureShelf
 from mllm_npu.evaluate.plots import loss_curves
 from mllm_npu.evaluate.record_lines import record_lines
 from mllm_npu.evaluate.runner import TaskResult
+from mllm_npu.evaluate.template import fill_template
 from mllm_npu.evaluate.training_log import Stage
 
-TEMPLATE = Path(__file__).with_name("report.html")
+RECORDS = "records.jsonl"
+PICTURES = "pictures"
+"""Beside the records: small copies of what was read, drawn and wanted."""
 
 
 def make_report(
@@ -79,26 +84,42 @@ def write_report(
     results: Sequence[TaskResult],
     stages: Sequence[Stage] = (),
 ) -> None:
-    """Write report.json, report.html and records.jsonl (each question and reply) into ``run``."""
+    """Write what was found into a folder.
+
+    Args:
+        run: gets report.json, report.html, records.jsonl (each question and reply) and small copies
+            of pictures.
+        report: content of report.json.
+        page: what else the page shows.
+        results: of the tasks.
+        stages: of the training.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     write_text(run / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(run / "report.html", render_page(report, page, stages))
-    write_text(run / "records.jsonl", "".join(record_lines(results)))
+    shelf = PictureShelf(run / PICTURES)
+    write_text(run / RECORDS, "".join(record_lines(results, shelf)))
+    shelf.drop_others()
 
 
 def render_page(report: Mapping[str, Any], page: Page, stages: Sequence[Stage] = ()) -> str:
     """The page as one self-contained HTML text."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 only a report needs it
     from markupsafe import Markup  # noqa: PLC0415 only a report needs it
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = format_value
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     # Safe: drawn by matplotlib, which escapes the names in it.
     plots = {stage.name: Markup(loss_curves(stage.name, stage.curves)) for stage in stages}
-    with_parts = {each["name"].partition("/")[0] for each in report["details"] if each["level"]}
-    return template.render(report=report, page=page, plots=plots, rule=RULE, with_parts=with_parts)
+    counts = ("num_unread", "num_refused", "num_shots_dropped")
+    return fill_template(
+        "report.html",
+        report=report,
+        page=page,
+        plots=plots,
+        rule=RULE,
+        branches=[node for node in figure_tree(report["details"]) if node.children],
+        notes=[task for task in report.get("tasks", ()) if any(task[key] for key in counts)],
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -110,7 +131,8 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        # Half a surrogate pair, which JSON of a benchmark may hold, is no text for a file.
+        partial.write_text(text, encoding="utf-8", errors="replace")
         partial.replace(path)
     except OSError as error:
         if partial.is_file():

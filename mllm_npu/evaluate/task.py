@@ -121,8 +121,8 @@ class Task(ABC):
 
 
 def count_unread(records: Sequence[Record]) -> int:
-    """Replies that had no form an answer can have."""
-    return sum(record.understood is None for record in records)
+    """Replies that had no form an answer can have; a question that was refused has no reply."""
+    return sum(record.understood is None and record.refused is None for record in records)
 
 
 def is_exact(example: Example, reply: Reply) -> float:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import ConfigError
-from mllm_npu.evaluate.answer_book import AnswerBook
+from mllm_npu.evaluate.answer_book import AnswerBook, forget_answers
 from mllm_npu.evaluate.figure import Figure
 from mllm_npu.evaluate.grid_page import picture_grid
 from mllm_npu.evaluate.markdown import render_markdown
@@ -40,7 +40,7 @@ def evaluate_tasks(
     limit: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Measure a model by benchmarks; what was answered before is not asked again.
 
     Args:
@@ -50,13 +50,13 @@ def evaluate_tasks(
         out: gets report.json, report.html, report.md, records.jsonl and what tasks submit. All
             ranks share it.
         model: see `AnswerBook`.
-        mesh: the ranks; the first one writes.
+        mesh: the ranks; the first one scores and writes.
         limit: examples per task, for a quick look; None takes all.
-        fresh: ask everything again.
+        fresh: forget all answers that are kept in ``out``, and ask everything again.
         progress: called with (done, total).
 
     Returns:
-        The content of report.json.
+        The content of report.json; None on other ranks than the first.
 
     Raises:
         ConfigError: no task, or two of one name.
@@ -68,9 +68,14 @@ def evaluate_tasks(
             f"Tasks {names} were asked for. Give at least one, with names that differ: task=[mmlu]."
         )
     begin = time.perf_counter()
-    book = AnswerBook(out / ANSWERS, model=model, rank=mesh.rank, fresh=fresh)
+    if fresh and mesh.is_main:
+        forget_answers(out / ANSWERS)
+    mesh.barrier()
+    book = AnswerBook(out / ANSWERS, model=model, rank=mesh.rank)
     mesh.barrier()
     results = run_tasks(tasks, engine, limit=limit, meter=Meter(progress), book=book, mesh=mesh)
+    if not mesh.is_main:
+        return None
     figures = [figure for result in results for figure in _figures_of(result)]
     report = make_report(
         figures=figures,
@@ -78,8 +83,7 @@ def evaluate_tasks(
         seconds=time.perf_counter() - begin,
         facts={"model": name, "limit": limit, "tasks": [_describe(result) for result in results]},
     )
-    if mesh.is_main:
-        _write(out, report, results)
+    _write(out, report, results)
     return report
 
 

@@ -13,7 +13,7 @@ from mllm_npu.errors import TooLongError
 from mllm_npu.inference.batcher import Batcher, Said
 from mllm_npu.inference.drawing import redraw
 from mllm_npu.inference.events import Event, Finished, Likelihood, Reply, collect_reply
-from mllm_npu.inference.likelihood import LikelihoodScorer
+from mllm_npu.inference.likelihood import LikelihoodScorer, Question
 from mllm_npu.inference.live_row import LiveRow
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.picture_queue import PictureQueue
@@ -136,14 +136,12 @@ class Engine:
                 if isinstance(event, Finished):
                     yield number, collect_reply(events.pop(number))
 
-    def weigh(
-        self, questions: Sequence[tuple[Conversation, Sequence[str]]]
-    ) -> Iterator[tuple[int, tuple[Likelihood, ...]]]:
+    def weigh(self, questions: Sequence[Question]) -> Iterator[tuple[int, tuple[Likelihood, ...]]]:
         """Say how likely texts are as replies to questions; nothing is written.
 
         Args:
-            questions: each with its texts. Those that begin alike are fast where they stand side by
-                side.
+            questions: each with its texts, in words or in tokens. Those that begin alike are fast
+                where they stand side by side.
 
         Returns:
             Number of a question and the likelihoods of its texts, once they are known.

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mllm_npu.batch import tile_blocks
+from mllm_npu.batch import Sample, tile_blocks
 from mllm_npu.device.transfer import to_device
 from mllm_npu.errors import RequestError, TooLongError
 from mllm_npu.inference.events import Likelihood
@@ -32,7 +32,7 @@ from mllm_npu.inference.likelihood_rows import (
     split_families,
 )
 from mllm_npu.inference.prefix_cache import mark_tokens
-from mllm_npu.inference.prompts import check_question, embed_prompts
+from mllm_npu.inference.prompts import check_question, embed_prompts, encode_reply
 from mllm_npu.inference.tile_cache import name_tiles
 from mllm_npu.models.language_model.slots import Slots, Span
 from mllm_npu.processing.conversation import Conversation
@@ -41,8 +41,11 @@ if TYPE_CHECKING:
     from mllm_npu.models.mllm import GeneralizedMultimodalModel
     from mllm_npu.processing.processor import Processor
 
-Question = tuple[Conversation, Sequence[str]]
-"""What is asked, and the texts that are weighed as replies to it."""
+Tokens = tuple[int, ...]
+"""A text that is tokens already."""
+
+Question = tuple[Conversation | Sample, Sequence[str | Tokens]]
+"""What is asked, and the texts that are weighed as replies to it; each may be tokens already."""
 
 _LOGITS_AT_ONCE = 1 << 26
 """Scores of the vocabulary that are held at once."""
@@ -52,7 +55,7 @@ _LOGITS_AT_ONCE = 1 << 26
 class _Tally:
     """What is known of a question's texts so far."""
 
-    texts: Sequence[str]
+    texts: Sequence[str | Tokens]
     found: dict[int, Likelihood] = field(default_factory=dict)
 
 
@@ -117,8 +120,9 @@ class LikelihoodScorer:
             for row, likelihoods in self._weigh_batch(slots, batch):
                 tally = tallies[row.question]
                 for number, logprob, is_greedy in likelihoods:
+                    text = tally.texts[number]
                     tally.found[number] = Likelihood(
-                        text=tally.texts[number],
+                        text=text if isinstance(text, str) else self._processor.decode_text(text),
                         logprob=logprob,
                         num_tokens=len(dict(row.texts)[number]),
                         is_greedy=is_greedy,
@@ -127,15 +131,16 @@ class LikelihoodScorer:
                     yield row.question, tuple(found for _, found in sorted(tally.found.items()))
 
     def _lay_out(self, number: int, question: Question) -> list[Row]:
-        conversation, texts = question
-        check_question(conversation)
+        asked, texts = question
         if not texts:
             raise RequestError("There are no texts to weigh. Give at least one.")
-        sample = self._processor.encode(conversation, reply=True)
+        sample = self._encode(asked)
         marks = mark_tokens(sample, name_tiles(sample))
         by_stem: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
         for place, text in enumerate(texts):
-            ids = self._processor.encode_text(text)
+            ids = encode_reply(self._processor, asked, text) if isinstance(text, str) else text
+            if not ids:
+                raise RequestError("A text to weigh has no tokens. Leave it out.")
             by_stem.setdefault(ids[:-1], []).append((place, ids))
         longest = sample.num_tokens + max(len(stem) for stem in by_stem)
         if longest > self._max_tokens:
@@ -155,6 +160,14 @@ class LikelihoodScorer:
             )
             for stem, ends in by_stem.items()
         ]
+
+    def _encode(self, asked: Conversation | Sample) -> Sample:
+        if isinstance(asked, Sample):
+            if not asked.num_tokens:
+                raise RequestError("The prompt is empty. Give at least one token.")
+            return asked
+        check_question(asked)
+        return self._processor.encode(asked, reply=True)
 
     def _weigh_batch(
         self, slots: Slots, batch: Sequence[Family]

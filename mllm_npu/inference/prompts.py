@@ -20,6 +20,7 @@ from mllm_npu.processing.conversation import Conversation, Text
 
 if TYPE_CHECKING:
     from mllm_npu.models.mllm import GeneralizedMultimodalModel
+    from mllm_npu.processing.processor import Processor
 
 
 def check_question(conversation: Conversation) -> None:
@@ -33,6 +34,18 @@ def check_question(conversation: Conversation) -> None:
         part.text.strip() if isinstance(part, Text) else True for part in last.parts
     ):
         raise RequestError("The prompt is empty. Give a text or an image.")
+
+
+def encode_reply(processor: Processor, asked: Conversation | Sample, text: str) -> tuple[int, ...]:
+    """Ids of a text as the reply to a question: raw text goes on as one, a turn begins anew.
+
+    Raises:
+        RequestError: the text is empty, or spells a control token.
+    """
+    last = asked.turns[-1] if isinstance(asked, Conversation) else None
+    if last is None or last.role != "document" or not isinstance(last.parts[-1], Text):
+        return processor.encode_text(text)
+    return processor.encode_text(text, after=last.parts[-1].text)
 
 
 def embed_prompts(

@@ -1,26 +1,26 @@
-"""Talk to a model in the terminal: text as it comes, drawn pictures saved and shown in colour."""
+"""Talk to a model in the terminal: text as it comes, drawn pictures saved and shown."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
-from rich.text import Text as Styled
 
 from mllm_npu.errors import MllmNpuError, RequestError
 from mllm_npu.inference.engine import Engine
 from mllm_npu.inference.events import Finished, ImageMade, TextDelta
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.picture_files import open_pictures, save_picture
+from mllm_npu.inference.terminal_picture import Way, find_way, show_picture
 from mllm_npu.processing.conversation import Conversation, DrawnImage, Part, ReadImage, Text, Turn
 from mllm_npu.processing.grounding import Box, draw_boxes
 from mllm_npu.processing.raster import to_pillow
 
 HELP = "/image PATH adds a picture to the next turn · /reset forgets the talk · /quit leaves"
-MAX_SHOWN_PIXELS = 64
 
 
 @dataclass(kw_only=True)
@@ -32,12 +32,14 @@ class TerminalChat:
         options: how it answers.
         folder: where drawn pictures are saved.
         console: where the talk is shown.
+        pictures: how pictures are shown.
     """
 
     engine: Engine
     options: GenerationOptions
     folder: Path
     console: Console = field(default_factory=lambda: Console(highlight=False))
+    pictures: Way = Way.AUTO
     turns: list[Turn] = field(default_factory=list)
     waiting: list[Image.Image] = field(default_factory=list)
     num_drawn: int = 0
@@ -87,7 +89,7 @@ class TerminalChat:
                 case ImageMade(picture=picture):
                     self.console.print()
                     self.show(picture)
-                    self.console.print(f"picture: {self._save(picture)}", style="dim")
+                    self._name("picture", picture)
                     said.append(DrawnImage(picture=picture))
                 case Finished(boxes=boxes):
                     self.console.print()
@@ -98,17 +100,9 @@ class TerminalChat:
             self.turns += [asked, Turn(role="assistant", parts=tuple(said))]
 
     def show(self, picture: Image.Image) -> None:
-        """Print a picture as half blocks, two pixels a character, where there are colours."""
-        if self.console.color_system is None:
-            return
-        small = picture.convert("RGB")
-        small.thumbnail((MAX_SHOWN_PIXELS, MAX_SHOWN_PIXELS))
-        for row in range(0, small.height - 1, 2):
-            line = Styled()
-            for column in range(small.width):
-                upper, lower = (_colour(small, column, row + half) for half in (0, 1))
-                line.append("▀", style=f"{upper} on {lower}")
-            self.console.print(line)
+        """Print a picture, where the terminal can show one."""
+        way = find_way(self.pictures, console=self.console, variables=os.environ)
+        show_picture(picture, way=way, console=self.console)
 
     def _mark(self, boxes: Sequence[Box]) -> None:
         """Show and save the last picture with the boxes a reply names in it."""
@@ -117,7 +111,12 @@ class TerminalChat:
         if boxes and pictures:
             marked = draw_boxes(pictures[-1], boxes)
             self.show(marked)
-            self.console.print(f"boxes: {self._save(marked)}", style="dim")
+            self._name("boxes", marked)
+
+    def _name(self, what: str, picture: Image.Image) -> None:
+        """Save a picture and say where; a path is not broken into lines."""
+        said = f"{what}: {self._save(picture)}"
+        self.console.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def _save(self, picture: Image.Image) -> Path:
         while (path := self.folder / f"picture-{self.num_drawn:03d}.png").exists():
@@ -132,17 +131,13 @@ def _append(parts: list[Part], text: str) -> list[Part]:
     return [*parts, Text(text=text)]
 
 
-def _colour(picture: Image.Image, x: int, y: int) -> str:
-    red, green, blue = picture.getpixel((x, y))  # type: ignore[misc]  # RGB after convert
-    return f"rgb({red},{green},{blue})"
-
-
 def chat(
     engine: Engine,
     *,
     options: GenerationOptions,
     pictures: Sequence[Image.Image],
     folder: Path,
+    show: str = Way.AUTO,
 ) -> None:
     """Run a talk on this process's terminal.
 
@@ -151,7 +146,8 @@ def chat(
         options: how it answers.
         pictures: wait for the first turn.
         folder: where drawn pictures are saved.
+        show: how pictures are shown, a value of ``Way``.
     """
-    talk = TerminalChat(engine=engine, options=options, folder=folder)
+    talk = TerminalChat(engine=engine, options=options, folder=folder, pictures=Way(show))
     talk.waiting.extend(pictures)
     talk.run()

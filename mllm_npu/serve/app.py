@@ -8,9 +8,10 @@ from fastapi import FastAPI
 
 from mllm_npu import __version__
 from mllm_npu.inference.options import GenerationOptions
-from mllm_npu.serve import health_api, images_api, legacy_api, openai_api
+from mllm_npu.serve import api_page, health_api, images_api, legacy_api, openai_api
 from mllm_npu.serve.accounting import Accounting
 from mllm_npu.serve.answerer import Answerer
+from mllm_npu.serve.api_description import DescribedApp
 from mllm_npu.serve.limits import Limits
 from mllm_npu.serve.metrics import Metrics
 from mllm_npu.serve.pictures_in import Fetch, PictureReader, refuse_addresses
@@ -59,9 +60,9 @@ def build_app(service: Service, *, keys: ApiKeys | None = None) -> FastAPI:
         service: what it answers with.
         keys: one of which every request must hold; none: it is open.
     """
-    app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None)
+    app = DescribedApp(title=TITLE, version=__version__)
     app.state.service = service
-    for api in (openai_api, images_api, legacy_api, health_api):
+    for api in (openai_api, images_api, legacy_api, health_api, api_page):
         app.include_router(api.router)
     add_refusals(app)
     # The last one added is passed first.

@@ -20,6 +20,10 @@ if __name__ == "__main__":
     # Run as a file, Python looks for modules in this folder first; they are those of the package.
     sys.path[:] = [place for place in sys.path if place != str(Path(__file__).resolve().parent)]
 
+    from mllm_npu.serve.libraries import require_libraries
+
+    require_libraries()
+
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -28,6 +32,8 @@ from starlette.responses import Response
 
 from mllm_npu import __version__
 from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.serve import api_page
+from mllm_npu.serve.api_description import DescribedApp
 from mllm_npu.serve.api_errors import ApiError, describe_invalid
 from mllm_npu.serve.controller_metrics import ControllerMetrics
 from mllm_npu.serve.controller_original import original_routes
@@ -111,24 +117,26 @@ def create_app(
             watching.cancel()
             await client.aclose()
 
-    app = FastAPI(title="mllm-npu controller", version=__version__, lifespan=lifespan)
+    app = DescribedApp(title="mllm-npu controller", version=__version__, lifespan=lifespan)
     # The last one added is asked first.
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, seconds=body_seconds)
     app.add_middleware(KeyGuard, keys=keys, open_paths=OPEN_PATHS | PATHS_OF_WORKERS)
     _explain_refusals(app)
     check_token = TokenCheck(token)
-    _add_worker_routes(app, registry, check_token)
-    app.include_router(
-        original_routes(registry=registry, pick=pick, client=client, check_token=check_token)
-    )
-    app.include_router(public_routes(registry=registry, metrics=metrics))
 
     async def forward(request: Request) -> Response:
         return Relayed(forwarder, await read_request(request, registry))
 
+    # In the order in which the page tells them.
     for path in FORWARDED_PATHS:
         app.post(path, **describe_forwarded(path))(forward)
     app.post(ORIGINAL_ALIAS, include_in_schema=False)(forward)
+    app.include_router(public_routes(registry=registry, metrics=metrics))
+    app.include_router(
+        original_routes(registry=registry, pick=pick, client=client, check_token=check_token)
+    )
+    app.include_router(api_page.router)
+    _add_worker_routes(app, registry, check_token)
     return app
 
 
@@ -137,6 +145,7 @@ def _add_worker_routes(app: FastAPI, registry: Registry, check_token: TokenCheck
 
     @app.post(REGISTER_PATH, **options)
     async def register(said: Registration) -> Registered:
+        """A worker says what it answers with."""
         if said.protocol != PROTOCOL_VERSION:
             raise ApiError(
                 f"The worker speaks protocol {said.protocol}, this controller {PROTOCOL_VERSION}. "
@@ -149,12 +158,14 @@ def _add_worker_routes(app: FastAPI, registry: Registry, check_token: TokenCheck
 
     @app.post(HEARTBEAT_PATH, **options)
     async def heartbeat(said: Heartbeat) -> HeartbeatTaken:
+        """A worker is alive."""
         load = said.queued + said.running
         known = registry.hear(said.url, load=load, models=said.models, draining=said.draining)
         return HeartbeatTaken(known=known)
 
     @app.post(UNREGISTER_PATH, **options)
     async def unregister(said: Farewell) -> HeartbeatTaken:
+        """A worker goes and gets nothing new."""
         known = registry.dismiss(said.url)
         if known:
             _say(f"worker {said.url} has said farewell")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import httpx
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from mllm_npu.serve.controller_token import TokenCheck
 from mllm_npu.serve.dispatch import Pick
+from mllm_npu.serve.original_models import OriginalStatus
 from mllm_npu.serve.protocol import (
     HEALTH_PATH,
     ORIGINAL_STATUS_PATH,
@@ -22,14 +21,6 @@ from mllm_npu.serve.protocol import (
 from mllm_npu.serve.registry import Registry
 
 PROBE_SECONDS = 5.0
-
-
-class OriginalStatus(BaseModel):
-    """How a worker of the original describes itself."""
-
-    model_names: Annotated[list[Name], Field(max_length=64)]
-    speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    queue_length: Count = 0
 
 
 class OriginalRegistration(BaseModel):
@@ -69,6 +60,7 @@ def original_routes(
 
     @routes.post("/register_worker", dependencies=for_workers)
     async def register_worker(said: OriginalRegistration) -> None:
+        """A worker of the original says what it answers with."""
         cards = [ModelCard(id=name) for name in said.worker_status.model_names]
         speed, beats = said.worker_status.speed, said.check_heart_beat
         worker = registry.register(said.worker_name, cards, speed=speed, beats=beats)
@@ -76,10 +68,12 @@ def original_routes(
 
     @routes.post("/receive_heart_beat", dependencies=for_workers)
     async def receive_heart_beat(said: OriginalHeartbeat) -> dict[str, bool]:
+        """It is alive; ``exist`` is false where it has to register again."""
         return {"exist": registry.hear(said.worker_name, load=said.queue_length)}
 
     @routes.post("/refresh_all_workers", dependencies=for_workers)
     async def refresh_all_workers() -> None:
+        """Ask every worker whether it is there."""
         for worker in registry:
             try:
                 await client.get(
@@ -92,15 +86,18 @@ def original_routes(
 
     @routes.post("/list_models")
     async def list_models() -> dict[str, list[str]]:
+        """Names of the models behind this address."""
         return {"models": sorted(registry.offered())}
 
     @routes.post("/get_worker_address")
     async def get_worker_address(said: AskedModel) -> dict[str, str]:
+        """The address of a worker that has a model; empty where none has."""
         workers = registry.find(said.model)
         return {"address": pick(workers).url if workers else ""}
 
     @routes.post(ORIGINAL_STATUS_PATH)
     async def worker_get_status() -> OriginalStatus:
+        """What the workers answer with together, and how many requests they have."""
         workers = list(registry)
         return OriginalStatus(
             model_names=sorted(registry.offered()),

@@ -8,14 +8,18 @@ from enum import StrEnum
 from starlette.responses import Response
 
 from mllm_npu.serve.api_errors import ApiError, error_body, to_json
-from mllm_npu.serve.protocol import HEARTBEAT_SECONDS, ORIGINAL_GENERATE_PATH
+from mllm_npu.serve.protocol import (
+    CHUNKS,
+    EVENT_STREAM,
+    HEARTBEAT_SECONDS,
+    ORIGINAL_GENERATE_PATH,
+)
 from mllm_npu.serve.security import refusal
 
 ORIGINAL_ALIAS = "/generate"
 ORIGINAL_PATHS = (ORIGINAL_GENERATE_PATH, ORIGINAL_ALIAS)
 SEPARATOR = b"\0"
 """Ends a chunk of the original's replies."""
-EVENT_STREAM, CHUNKS = "text/event-stream", "application/octet-stream"
 ORIGINAL_NO_WORKER, ORIGINAL_FAILED = 2, 3
 """What the original's clients find under ``error_code``."""
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from mllm_npu.inference.events import ImageMade
 from mllm_npu.processing.conversation import ask
+from mllm_npu.serve.api_description import describe, describe_body
 from mllm_npu.serve.api_errors import ApiError, describe_invalid, to_json
 from mllm_npu.serve.chat_reply import Choice, Usage
 from mllm_npu.serve.chat_request import check_num_pictures, make_options
@@ -29,41 +30,19 @@ router = APIRouter(tags=["OpenAI"])
 
 PICTURE_FIELDS = ("image", "image[]")
 _MAX_FIELDS = 64
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "prompt"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary"},
-                        "prompt": {"type": "string", "minLength": 1},
-                        "model": {"type": "string"},
-                        "n": {"type": "integer", "minimum": 1},
-                        "size": {"type": "string"},
-                        "response_format": {"type": "string", "enum": ["b64_json", "url"]},
-                        "output_format": {"type": "string", "enum": ["png", "jpeg", "webp"]},
-                        "seed": {"type": "integer", "minimum": 0},
-                        "image_steps": {"type": "integer", "minimum": 1},
-                        "guidance": {"type": "number", "minimum": 0},
-                        "image_guidance": {"type": "number", "minimum": 0},
-                    },
-                }
-            }
-        },
-    }
-}
 
 
-@router.post(GENERATE_IMAGES_PATH, response_model=None)
+@router.post(GENERATE_IMAGES_PATH, **describe(GENERATE_IMAGES_PATH))
 async def generate_images(request: Request, body: PictureRequest) -> Response:
     """Draw pictures; their size is the model's own, and scaled where another is asked for."""
     return await _draw(request, body, pictures=())
 
 
-@router.post(EDIT_IMAGES_PATH, response_model=None, openapi_extra=_FORM)
+@router.post(
+    EDIT_IMAGES_PATH,
+    **describe(EDIT_IMAGES_PATH),
+    openapi_extra=describe_body(EDIT_IMAGES_PATH),
+)
 async def edit_images(request: Request) -> Response:
     """Draw with pictures in view: as ``image``, or several as ``image[]``."""
     service = service_of(request)

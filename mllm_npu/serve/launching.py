@@ -17,8 +17,9 @@ from types import TracebackType
 
 import httpx
 
-from mllm_npu.errors import MllmNpuError
+from mllm_npu.errors import ServingError
 from mllm_npu.serve.protocol import HEALTH_PATH
+from mllm_npu.serve.tether import tethered
 
 LOOK_SECONDS = 0.2
 _OWN_PORTS = (15000, 32000)
@@ -31,10 +32,6 @@ LOOK_AGAIN_SECONDS, UNWELL_SECONDS = 10.0, 60.0
 """A part that has answered and then has not for so long hangs, or its engine has failed."""
 KILL_SECONDS = 5.0
 LOG_LINES = 6
-
-
-class ServingError(MllmNpuError):
-    """A service that cannot be started."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,12 +74,13 @@ class Part:
         """Start the process; what it says is added to its log.
 
         It is in a group of its own, so that Ctrl-C reaches the person's command alone, which stops
-        the parts in their order.
+        the parts in their order. It ends with the thread that starts it, also when this process is
+        killed and can stop nothing.
         """
         self.started, self.due, self.well = time.monotonic(), None, None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command,
+                tethered(self.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

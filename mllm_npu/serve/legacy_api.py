@@ -10,23 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from mllm_npu.inference.events import Finished, ImageMade, TextDelta
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.processing.conversation import Conversation, ask
+from mllm_npu.serve.api_description import describe
 from mllm_npu.serve.api_errors import ApiError, error_kind, to_json
 from mllm_npu.serve.chat_request import make_options
 from mllm_npu.serve.event_stream import EventStream, NumberedEvents, begin, timed_out
 from mllm_npu.serve.merging import open_replies
-from mllm_npu.serve.openai_models import Number, Seed, Share, Words
+from mllm_npu.serve.original_models import OriginalRequest, OriginalStatus
 from mllm_npu.serve.pictures_out import to_base64
-from mllm_npu.serve.protocol import ORIGINAL_GENERATE_PATH, ORIGINAL_STATUS_PATH
+from mllm_npu.serve.protocol import CHUNKS, ORIGINAL_GENERATE_PATH, ORIGINAL_STATUS_PATH
 from mllm_npu.serve.service import Service, service_of
 
 router = APIRouter(tags=["original"])
@@ -36,30 +36,6 @@ DRAWN_TEXT = "generate successed."
 """What the original says beside a picture; its clients show it."""
 
 FAILED = 1
-CHUNK_TYPE = "application/octet-stream"
-
-
-class OriginalRequest(BaseModel):
-    """A question as the original's clients put it; they send more, which changes nothing."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    input_text: Words
-    image: str | None = ""
-    image_gen: bool = False
-    model: Annotated[str, Field(max_length=256)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[Number, Field(ge=0, le=100)] | None = None
-    top_p: Share | None = None
-    seed: Seed | None = None
-
-
-class OriginalStatus(BaseModel):
-    """How busy the worker is."""
-
-    model_names: list[str]
-    speed: int
-    queue_length: int
 
 
 def chunk(text: str, *, error_code: int = 0, **more: Any) -> bytes:
@@ -76,7 +52,7 @@ async def get_status(request: Request) -> OriginalStatus:
     return OriginalStatus(model_names=names, speed=1, queue_length=length)
 
 
-@router.post(ORIGINAL_GENERATE_PATH, response_model=None)
+@router.post(ORIGINAL_GENERATE_PATH, **describe(ORIGINAL_GENERATE_PATH))
 @router.post(ALIAS, response_model=None, include_in_schema=False)
 async def generate(request: Request, body: OriginalRequest) -> Response:
     """Answer a question in text, or draw a picture; chunks of JSON, each ended by a NUL."""
@@ -92,7 +68,7 @@ async def generate(request: Request, body: OriginalRequest) -> Response:
         replies = await stack.enter_async_context(opened)
         events, _ = await begin(request, replies, patience=service.limits.patience_seconds)
         chunks = _chunks(service, events, drawn_text=DRAWN_TEXT if body.image_gen else "")
-        return EventStream(chunks, closing=stack.pop_all(), media_type=CHUNK_TYPE)
+        return EventStream(chunks, closing=stack.pop_all(), media_type=CHUNKS)
 
 
 def _conversation(service: Service, body: OriginalRequest) -> Conversation:

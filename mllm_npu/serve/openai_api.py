@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.processing.conversation import Conversation
+from mllm_npu.serve.api_description import describe
 from mllm_npu.serve.api_errors import to_json
 from mllm_npu.serve.chat_reply import ChatHead, Choice, Usage, stream_pieces
 from mllm_npu.serve.chat_request import read_conversation, read_options
@@ -18,7 +19,8 @@ from mllm_npu.serve.connection import while_connected
 from mllm_npu.serve.event_stream import EventStream, NumberedEvents, begin, server_sent
 from mllm_npu.serve.merging import Replies, open_replies
 from mllm_npu.serve.openai_models import ChatRequest
-from mllm_npu.serve.protocol import CHAT_PATH, MODELS_PATH
+from mllm_npu.serve.openai_replies import Model, ModelList
+from mllm_npu.serve.protocol import CHAT_PATH, EVENT_STREAM, MODELS_PATH
 from mllm_npu.serve.service import Service, service_of
 
 router = APIRouter(tags=["OpenAI"])
@@ -27,28 +29,22 @@ Asked = list[tuple[Conversation, GenerationOptions]]
 
 
 @router.get(MODELS_PATH)
-async def list_models(request: Request) -> dict[str, Any]:
+async def list_models(request: Request) -> ModelList:
     """The models of this server."""
-    return {"object": "list", "data": [_model(service_of(request))]}
+    return ModelList(data=[_model(service_of(request))])
 
 
 @router.get(MODELS_PATH + "/{model:path}")
-async def retrieve_model(request: Request, model: str) -> dict[str, Any]:
+async def retrieve_model(request: Request, model: str) -> Model:
     """One model."""
     service = service_of(request)
     service.check_model(model)
     return _model(service)
 
 
-@router.post(CHAT_PATH, response_model=None)
+@router.post(CHAT_PATH, **describe(CHAT_PATH))
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
-    """Answer a conversation of text and pictures with text and pictures.
-
-    Drawn pictures are in ``message.images`` (``delta.images`` of a stream): content parts with a
-    data URL, and how many characters of the text stand before each (``offset``). They may be sent
-    back with their message. ``message.boxes`` are the places in the last picture that the reply
-    names, as shares of its width and height.
-    """
+    """Answer a conversation of text and pictures with text and pictures."""
     service = service_of(request)
     service.check_model(body.model)
     service.reception.refuse_when_draining()
@@ -86,7 +82,7 @@ async def _stream(request: Request, service: Service, asked: Asked, body: ChatRe
             seconds=service.limits.request_seconds,
             metrics=service.metrics,
         )
-        return EventStream(lines, closing=stack.pop_all(), media_type="text/event-stream")
+        return EventStream(lines, closing=stack.pop_all(), media_type=EVENT_STREAM)
 
 
 async def _pieces(body: ChatRequest, replies: Replies, events: NumberedEvents) -> Any:
@@ -98,14 +94,5 @@ async def _pieces(body: ChatRequest, replies: Replies, events: NumberedEvents) -
         yield head.usage_piece(usage)
 
 
-def _model(service: Service) -> dict[str, Any]:
-    card = service.card
-    return {
-        "id": card.id,
-        "object": "model",
-        "created": service.began,
-        "owned_by": "mllm-npu",
-        "version": card.version,
-        "draws": card.draws,
-        "max_tokens": card.max_tokens,
-    }
+def _model(service: Service) -> Model:
+    return Model(created=service.began, **service.card.model_dump())

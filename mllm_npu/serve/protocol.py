@@ -34,6 +34,9 @@ FORWARDED_PATHS = (CHAT_PATH, GENERATE_IMAGES_PATH, EDIT_IMAGES_PATH, ORIGINAL_G
 """POST paths that a controller passes on; the request names its model in ``model``, which of the
 original's may be absent."""
 
+EVENT_STREAM, CHUNKS = "text/event-stream", "application/octet-stream"
+"""What a streamed reply is: of OpenAI's form, and of the original's."""
+
 REQUEST_ID_HEADER = "x-request-id"
 """Goes from client to controller to worker and back; made where it is absent."""
 

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from mllm_npu.errors import RequestError
 from mllm_npu.serve.api_errors import ApiError, describe_invalid, error_body
-from mllm_npu.serve.legacy_api import ALIAS, CHUNK_TYPE, FAILED, chunk
-from mllm_npu.serve.protocol import ORIGINAL_GENERATE_PATH
+from mllm_npu.serve.legacy_api import ALIAS, FAILED, chunk
+from mllm_npu.serve.protocol import CHUNKS, ORIGINAL_GENERATE_PATH
 from mllm_npu.serve.security import refusal
 
 _log = logging.getLogger(__name__)
@@ -62,6 +62,6 @@ def _tell(request: Request, error: ApiError) -> Response:
     return Response(
         chunk(body["error"]["message"], error_code=FAILED, error=body["error"]),
         status_code=error.status,
-        media_type=CHUNK_TYPE,
+        media_type=CHUNKS,
         headers=error.headers(),
     )

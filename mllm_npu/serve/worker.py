@@ -15,7 +15,8 @@ if __name__ == "__main__":
     # Run as a file, Python looks for modules in this folder first; they are those of the package.
     sys.path[:] = [place for place in sys.path if place != str(Path(__file__).resolve().parent)]
 
-from mllm_npu.errors import ConfigError, MllmNpuError
+from mllm_npu.errors import MllmNpuError
+from mllm_npu.serve.libraries import check_libraries
 
 if TYPE_CHECKING:
     from mllm_npu.serve.answerer import Answerer
@@ -126,13 +127,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     try:
+        check_libraries()
         security = _later("security")
         keys, token = security.read_keys(asked.api_keys), security.read_token(asked.token)
         service = load_service(asked)
     except MllmNpuError as error:
         return _refuse(error)
-    except ModuleNotFoundError as error:
-        return _refuse(ConfigError(f"{error}. Install what serving needs: mllm-npu[serve]"))
 
     try:
         asyncio.run(_run(service, asked, keys=keys, token=token))

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import uvicorn
 
 from mllm_npu import __version__
+from mllm_npu.errors import ServingError
 from mllm_npu.serve.announcer import Announcer
 from mllm_npu.serve.app import build_app
 from mllm_npu.serve.controller_server import listen
-from mllm_npu.serve.launching import ServingError
 from mllm_npu.serve.protocol import Heartbeat, Registration, WorkerLimits
 from mllm_npu.serve.security import ApiKeys
 from mllm_npu.serve.service import Service

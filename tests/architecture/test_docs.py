@@ -29,6 +29,7 @@ MADE_BY_COMMANDS = (
     "pretrained/",
 )
 GROUPS = ("data", "tokenizer", "zoo")
+TWO_WORDS = ("doctor parity", "evaluate compare", "evaluate lm-eval")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
@@ -64,7 +65,7 @@ def program_calls(page: str) -> list[list[str]]:
 
 def command_of(call: list[str]) -> list[str]:
     """The words that name a command: ["data", "digits"] of ["data", "digits", "--out", "x"]."""
-    is_long = (call[:1] and call[0] in GROUPS) or call[:2] == ["doctor", "parity"]
+    is_long = (call[:1] and call[0] in GROUPS) or " ".join(call[:2]) in TWO_WORDS
     return call[:2] if is_long else call[:1]
 
 

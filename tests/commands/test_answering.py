@@ -1,13 +1,22 @@
-"""Pictures are redrawn and measured from the command line."""
+"""A model is asked from the command line: talks in a terminal, many questions, redrawn pictures."""
 
+import base64
+import io
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
 from mllm_npu.build import build_model
 from mllm_npu.cli import main
+from mllm_npu.commands.answering import ShownPictures
 from mllm_npu.config import load_config
+from mllm_npu.inference.terminal_picture import Way
 from mllm_npu.model_folder import save_model_folder
 
 
@@ -17,6 +26,51 @@ def model(world, tmp_path_factory):
     config = load_config("training", [f"world_dir={world}"])
     save_model_folder(build_model(config), config, folder / "model")
     return folder / "model"
+
+
+def talk(model, folder, *typed, lines, **variables):
+    """What a terminal shows of a talk: the command has its one end, the test the other."""
+    end, inner = pty.openpty()
+    command = [sys.executable, "-m", "mllm_npu.cli", "chat", str(model), "--out", str(folder)]
+    plain = {name: value for name, value in os.environ.items() if name != "TMUX"}
+    with subprocess.Popen(
+        [*command, *typed], stdin=inner, stdout=inner, stderr=inner, env=plain | variables
+    ) as process:
+        os.close(inner)
+        os.write(end, "".join(f"{line}\n" for line in lines).encode())
+        shown = b""
+        try:
+            while piece := os.read(end, 65536):
+                shown += piece
+        except OSError:  # the command has ended
+            pass
+    os.close(end)
+    assert process.returncode == 0, shown.decode()
+    return shown.decode()
+
+
+def picture_of(shown):
+    chunks = re.findall("\x1b_G[^;]*;([^\x1b]*)\x1b", shown)
+    return Image.open(io.BytesIO(base64.b64decode("".join(chunks))))
+
+
+@pytest.mark.slow
+def test_a_talk_shows_pictures_as_the_terminal_can(model, tmp_path):
+    Image.new("RGB", (200, 100), (9, 8, 7)).save(tmp_path / "seen.png")
+    lines = [f"/image {tmp_path / 'seen.png'}", "/quit"]
+    shown = talk(model, tmp_path / "out", lines=lines, TERM="xterm-kitty")
+    picture = picture_of(shown)
+    assert picture.size == (200, 100)
+    assert picture.getpixel((150, 50)) == (9, 8, 7)
+    shown = talk(model, tmp_path, "--pictures", "sixel", lines=lines, TERM="xterm-kitty")
+    assert '\x1bP0;1q"1;1;200;100' in shown
+    assert "\x1b_G" not in shown
+
+
+def test_ways_to_show_pictures_are_those_of_the_terminal(capsys):
+    assert [each.value for each in ShownPictures] == [each.value for each in Way]
+    assert main(["chat", "run", "--pictures", "ascii"]) == 2
+    assert "'ascii' is not one of" in capsys.readouterr().err
 
 
 def test_redraw_saves_pictures_and_says_how_close_they_are(model, tmp_path, capsys):

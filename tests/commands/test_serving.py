@@ -11,9 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from mllm_npu.cli import main
 from mllm_npu.commands import serving
+from mllm_npu.device import placement, platform
 from mllm_npu.serve import dispatch
 
 SCRIPT = Path(__file__).with_name("play_serve.py")
@@ -24,7 +26,7 @@ class Serve:
     """The command in a process of its own."""
 
     def __init__(self, folder, *typed):
-        self.folder = folder
+        self.folder, self.seen = folder, set()
         command = [sys.executable, str(SCRIPT), str(folder), "--json", "--no-page", "--port", "0"]
         self.process = subprocess.Popen(
             [*command, "--logs", str(folder / "logs"), *typed],
@@ -50,6 +52,7 @@ class Serve:
                 continue
             if int(parent) == self.process.pid and "--port" in words:
                 found[words[words.index("--port") + 1]] = int(folder.name)
+        self.seen.update(found.values())
         return found
 
     def worker_pid(self, number=0):
@@ -68,11 +71,12 @@ class Serve:
         return self.process.communicate(timeout=SECONDS)[1]
 
     def end(self):
-        for pid in self.children().values() if self.process.poll() is None else ():
-            os.kill(pid, signal.SIGKILL)
         if self.process.poll() is None:
+            self.children()
             self.process.kill()
         self.process.communicate()
+        for pid in filter(is_running, self.seen):  # parts that outlived it
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -94,6 +98,15 @@ def wait_until(is_true):
     while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def is_running(pid):
+    """Not ended; one that has ended may wait for somebody to ask how."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def is_gone(url):
@@ -138,6 +151,17 @@ def test_a_worker_that_dies_is_started_again_and_counted(serve):
     assert "worker 1 ended (SIGKILL); start 3 in 1 s" in said
 
 
+def test_a_service_that_is_killed_leaves_no_part_and_no_port_behind(serve):
+    service = serve("--workers", "2")
+    addresses = service.ready()
+    parts = service.children().values()
+    assert len(parts) == 3
+    service.process.kill()
+    service.process.wait()
+    wait_until(lambda: not any(is_running(pid) for pid in parts))
+    assert all(is_gone(url) for url in [addresses["controller"], *addresses["workers"]])
+
+
 def test_a_stop_lets_replies_end(serve):
     service = serve()
     service.ready()
@@ -170,6 +194,49 @@ def test_a_taken_port_is_told_with_what_to_do(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"ConfigError: Port {port} of 127.0.0.1 was asked for")
     assert "--port" in error
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch, capsys):
+    """The workers that would be started on a machine with so many accelerators."""
+
+    def plan(*typed, num_devices):
+        row = platform.platform_named("npu")
+        monkeypatch.setattr(placement, "pick_device", lambda _: torch.device("meta"))
+        monkeypatch.setattr(placement, "platform_of", lambda _: row)
+        monkeypatch.setattr(placement, "num_devices", lambda _: num_devices)
+        plans = []
+        monkeypatch.setattr(serving, "_run", lambda plan, **_: plans.append(plan))
+        assert main(["serve", str(tmp_path), "--port", "0", "--no-page", *typed]) == 0
+        seen = [part.environment.get(row.visibility) for part in plans[0].workers]
+        words = [part.command[part.command.index("--device") + 1] for part in plans[0].workers]
+        return seen, words, capsys.readouterr().err
+
+    return plan
+
+
+def test_each_worker_has_a_device_of_its_own(planned, tmp_path):
+    (tmp_path / "more").mkdir()
+    seen, words, said = planned(str(tmp_path / "more"), "--workers", "2", num_devices=8)
+    assert seen == ["0", "1", "2", "3"]
+    assert words == ["npu"] * 4
+    assert "share" not in said
+
+
+def test_fewer_devices_than_workers_are_shared_in_turn_which_is_told(planned):
+    seen, _, said = planned("--workers", "5", num_devices=2)
+    assert seen == ["0", "1", "0", "1", "0"]
+    assert "5 workers share npu:0, npu:1, in turn" in said
+
+
+def test_one_worker_chooses_by_itself_unless_a_number_is_given(planned):
+    assert planned(num_devices=8)[:2] == ([None], ["auto"])
+    assert planned("--device", "npu:3", num_devices=8)[:2] == (["3"], ["npu"])
+
+
+def test_where_workers_are_is_told(serve):
+    service = serve("--workers", "2", "--device", "cpu")
+    assert service.ready()["devices"] == ["cpu", "cpu"]
 
 
 def test_a_run_that_is_not_there_is_told(tmp_path, capsys):

@@ -35,6 +35,7 @@ def with_cuda(monkeypatch):
 def test_the_table_is_best_first_and_ends_with_the_cpu():
     assert [row.name for row in PLATFORMS] == ["npu", "cuda", "cpu"]
     assert [row.collective_backend for row in PLATFORMS] == ["hccl", "nccl", "gloo"]
+    assert [row.ray_resource for row in PLATFORMS] == ["NPU", "GPU", "CPU"]
     assert platform_named("cpu").compute_dtype is torch.float32
     assert all(row.compute_dtype is torch.bfloat16 for row in PLATFORMS[:-1])
     assert all(row.remedy for row in PLATFORMS[:-1])

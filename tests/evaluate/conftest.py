@@ -1,5 +1,6 @@
 """Small worlds, and an engine that knows every answer."""
 
+import json
 from dataclasses import dataclass, field
 from random import Random
 
@@ -170,6 +171,27 @@ TASKS = {
     "edit": Edit(),
     "caption": Caption(draw_share=0.0, read_prompts=["Describe."], chat=True),
 }
+
+
+@pytest.fixture(scope="session")
+def write_evaluation():
+    """Writes what an evaluation leaves: rows of (task, example, score), and what lines have beside.
+
+    ``each`` gives fields by task and example.
+    """
+
+    def write(folder, *rows, model=None, figures=None, each=lambda task, example: {}, **changes):
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for task, example, score in rows:
+            said = {"question": ["Which?"], "answer": "a", "reply": "r", "understood": "r"}
+            values = {"task": task, "example": example, "score": score, "num_pictures": 0, **said}
+            lines.append(json.dumps({**values, **changes, **each(task, example)}) + "\n")
+        (folder / "records.jsonl").write_text("".join(lines))
+        report = {"figures": figures or {}, **({"model": model} if model else {})}
+        (folder / "report.json").write_text(json.dumps(report))
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,12 @@
 import pytest
 
-from mllm_npu.evaluate.figure import Figure, Target, format_value, mean_figure
+from mllm_npu.evaluate.figure import (
+    Figure,
+    Target,
+    format_value,
+    mean_figure,
+    statistic_figure,
+)
 from mllm_npu.evaluate.runner import figure_of
 
 LEAST = Target(limit=0.75, side="least")
@@ -52,3 +58,24 @@ def test_a_mean_without_target():
 )
 def test_numbers_are_short(value, text):
     assert format_value(value) == text
+
+
+def test_a_mean_knows_how_sure_it_is():
+    figure = mean_figure(name="a", title="b", values=[0.0, 1.0] * 50, num_unread=3, level=2)
+    low, high = figure.interval
+    assert 0.38 < low < 0.45 < 0.55 < high < 0.62
+    plain = figure.to_json()
+    assert (plain["interval"], plain["num_unread"], plain["level"]) == ([low, high], 3, 2)
+    assert plain["standard_error"] == pytest.approx(0.05025, abs=1e-5)
+
+
+def test_a_number_that_is_no_mean_is_a_figure_too():
+    figure = statistic_figure(
+        name="a", title="b", units=[[1, 1], [0, 0, 0]], statistic=lambda units: 10.0 * len(units)
+    )
+    assert (figure.value, figure.num, figure.standard_error) == (20.0, 2, 0.0)
+    assert figure.interval == (20.0, 20.0)
+    counted = statistic_figure(
+        name="a", title="b", units=[[1], [0]], statistic=lambda units: units[0][0] / 3, num=7
+    )
+    assert (counted.value, counted.num) == (0.33333, 7)

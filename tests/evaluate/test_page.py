@@ -3,8 +3,12 @@ import io
 
 from PIL import Image
 
+from mllm_npu.errors import DataError
 from mllm_npu.evaluate.page import count_confusions, make_tile, pick_examples
+from mllm_npu.evaluate.prompt import put_question
 from mllm_npu.evaluate.runner import TaskResult
+from mllm_npu.processing.conversation import ask
+from mllm_npu.processing.raster import StoredPicture
 
 
 def open_tile(tile):
@@ -54,3 +58,24 @@ def test_a_drawing_is_followed_by_what_was_wanted(fakes):
         drawn.tobytes(),
         truth.tobytes(),
     ]
+
+
+def test_solved_examples_are_counted_and_not_shown(fakes):
+    put = put_question(["Which?"], frame="plain", shots=("1 ", "2 "), intro="Hello. ")
+    record = fakes.make_record("a", "a", conversation=put, num_shots=2, first_shot=1)
+    [shown] = pick_examples(TaskResult(task=fakes.EchoTask([]), records=(record,))).right
+    assert shown.question == "(2 solved examples) Hello. Which?"
+
+
+def test_a_photo_is_made_small_and_a_broken_picture_left_out(fakes):
+    def fail(data):
+        raise DataError("no picture")
+
+    broken = StoredPicture(data=b"x", size=(1, 1), decoder=fail)
+    photo = fakes.noise_picture(1, (1000, 500))
+    record = fakes.make_record("a", "a", conversation=ask("q", [broken, photo]))
+    [shown] = pick_examples(TaskResult(task=fakes.EchoTask([]), records=(record,))).right
+    [tile] = shown.pictures
+    head, data = tile.source.split(",")
+    assert head == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (256, 128)

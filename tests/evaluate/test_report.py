@@ -18,7 +18,9 @@ from mllm_npu.evaluate.page import (
     pick_examples,
 )
 from mllm_npu.evaluate.report import make_report, render_page, world_facts, write_report
+from mllm_npu.evaluate.runner import TaskResult
 from mllm_npu.evaluate.training_log import Stage
+from mllm_npu.processing.conversation import ask
 
 FIGURES = [
     Figure(
@@ -165,6 +167,7 @@ def test_files_are_written_whole(tmp_path, report, page, result):
     run = tmp_path / "runs" / "digits"
     write_report(run, report, page, stages=STAGES, results=[result])
     assert sorted(file.name for file in run.iterdir()) == [
+        "pictures",
         "records.jsonl",
         "report.html",
         "report.json",
@@ -174,6 +177,69 @@ def test_files_are_written_whole(tmp_path, report, page, result):
     assert [(record["answer"], record["score"]) for record in records] == [("a", 1.0), ("b", 0.0)]
     assert records[0]["question"] == ["Say a"]
     assert records[0]["task"] == "echo"
+
+
+def test_pictures_of_an_earlier_evaluation_go(tmp_path, report, page, result, fakes):
+    write_report(tmp_path, report, page, results=[result])
+    [red] = (tmp_path / "pictures").iterdir()
+    record = fakes.make_record("a", "a", conversation=ask("q", [fakes.noise_picture(3)]))
+    other = TaskResult(task=fakes.EchoTask([]), records=(record,))
+    write_report(tmp_path, report, page, results=[other])
+    [noise] = (tmp_path / "pictures").iterdir()
+    assert noise.name != red.name
+    assert noise.name in (tmp_path / "records.jsonl").read_text()
+
+
+def test_half_a_character_in_a_benchmark_does_not_stop_the_report(tmp_path, report, page, fakes):
+    record = fakes.make_record("\ud800", "a")
+    result = TaskResult(task=fakes.EchoTask([]), records=(record,))
+    shown = Page(title="\ud800", lead="l", examples=[pick_examples(result)])
+    write_report(tmp_path, report, shown, results=[result])
+    assert "Say ?" in (tmp_path / "records.jsonl").read_text(encoding="utf-8")
+
+
+def nested_report(**facts):
+    rows = [
+        (0, "exam", 0.5),
+        (1, "exam/stem", 0.4),
+        (2, "exam/stem/maths", 0.3),
+        (0, "mme", 1500.0),
+    ]
+    figures = [
+        Figure(name=name, title=name, value=value, level=level, num=7, interval=(0.1, 0.9))
+        for level, name, value in rows
+    ]
+    return make_report(figures=figures, device=torch.device("cpu"), seconds=0.0, facts=facts)
+
+
+def test_figures_below_others_stand_in_a_tree_and_not_on_cards():
+    html = render_page(nested_report(), Page(title="t", lead="l"))
+    parser = Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    assert html.count('class="card figure"') == 2
+    assert html.count('class="card detail"') == 1
+    assert html.count('<details class="branch">') == 1
+    assert "stem" in html
+    assert "width: 30.0%" in html
+
+
+def test_what_could_not_be_asked_or_read_stands_on_the_page():
+    task = {
+        "name": "exam",
+        "num": 7,
+        "num_unread": 0,
+        "num_refused": 2,
+        "num_shots_dropped": 31,
+        "first_refusal": "has <9> tokens",
+    }
+    html = render_page(nested_report(tasks=[task]), Page(title="t", lead="l"))
+    assert "What could not be asked or read" in html
+    assert "has &lt;9&gt; tokens" in html
+    assert ">31<" in html
+    good = {**task, "num_refused": 0, "num_shots_dropped": 0}
+    html = render_page(nested_report(tasks=[good]), Page(title="t", lead="l"))
+    assert "What could not be asked or read" not in html
 
 
 def test_a_place_that_cannot_be_written_is_one_message(tmp_path, report, page, result):

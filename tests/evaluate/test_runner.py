@@ -1,10 +1,11 @@
-import math
+"""Examples of tasks are answered and scored in order; who scores, and what is refused."""
 
 import pytest
 
-from mllm_npu.errors import DataError
+from mllm_npu.distributed.mesh import Mesh
+from mllm_npu.errors import DataError, RequestError, TooLongError
+from mllm_npu.evaluate.answer_book import AnswerBook
 from mllm_npu.evaluate.runner import Meter, run_tasks
-from mllm_npu.evaluate.statistics import standard_error
 from mllm_npu.evaluate.task import is_exact
 
 
@@ -12,6 +13,8 @@ from mllm_npu.evaluate.task import is_exact
 def engine(fakes):
     def answer(conversation, options):
         said = conversation.turns[-1].parts[-1].text.removeprefix("Say ")
+        if said == "long":
+            raise TooLongError("it has 9 tokens")
         return fakes.make_reply("wrong" if said == "hard" else said)
 
     return fakes.Oracle(answer)
@@ -43,17 +46,72 @@ def test_progress_knows_the_whole_from_the_start(fakes, engine):
     assert [done for done, _ in seen[1:]] == [0, 1, 2, 3]
 
 
+def test_what_is_known_counts_as_done(fakes, engine, tmp_path):
+    run_tasks([fakes.EchoTask("ab")], engine, book=AnswerBook(tmp_path, model="m"))
+    seen = []
+    meter = Meter(lambda done, total: seen.append((done, total)))
+    book = AnswerBook(tmp_path, model="m")
+    [result] = run_tasks([fakes.EchoTask("abc")], engine, meter=meter, book=book)
+    assert seen == [(0, 3), (2, 3), (3, 3)]
+    assert len(engine.asked) == 3
+    assert [record.reply.text for record in result.records] == ["a", "b", "c"]
+
+
 def test_a_task_without_examples_is_refused_before_anything_runs(fakes, engine):
     with pytest.raises(DataError, match="echo has no examples"):
         run_tasks([fakes.EchoTask("a"), fakes.EchoTask([])], engine)
     assert engine.asked == []
 
 
-def test_the_standard_error_is_that_of_a_share():
-    scores = [1.0] * 90 + [0.0] * 10
-    assert standard_error(scores) == pytest.approx(math.sqrt(0.9 * 0.1 / 99))
-    assert standard_error([1.0] * 5) == 0.0
-    assert standard_error([1.0]) == 0.0
+def test_a_drawing_task_is_refused_by_a_reader_before_anything_runs(fakes, engine):
+    drawing = fakes.EchoTask("b")
+    drawing.needs_drawing = True
+    engine.can_draw = False
+    with pytest.raises(RequestError, match="echo asks for pictures, this model does not draw"):
+        run_tasks([fakes.EchoTask("a"), drawing], engine)
+    assert engine.asked == []
+
+
+def test_a_question_that_is_refused_is_counted_and_wrong(fakes, engine):
+    task = fakes.EchoTask(["a", "long", "b"])
+    looked = []
+    task.look = looked.extend
+    [result] = run_tasks([task], engine)
+    assert [record.score for record in result.records] == [1.0, 0.0, 1.0]
+    refused = result.records[1]
+    assert (refused.refused, refused.understood) == ("it has 9 tokens", None)
+    assert [example.answer for example, _ in looked] == ["a", "b"]
+
+
+def test_a_task_is_told_of_all_replies_before_the_first_is_scored(fakes, engine):
+    task, told = fakes.EchoTask("ab"), []
+    task.look = lambda replies: told.append(len(replies))
+    task.score = lambda example, reply: told.append("score") or 1.0
+    run_tasks([task], engine)
+    assert told == [2, "score", "score"]
+
+
+def test_the_first_rank_alone_scores(fakes, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(Mesh, "barrier", lambda self: None)
+    task = fakes.EchoTask("abc")
+    for rank in (1, 0):
+        book = AnswerBook(tmp_path, model="m", rank=rank)
+        mesh = Mesh(rank=rank, world_size=2)
+        results = run_tasks([task], engine, book=book, mesh=mesh)
+        assert len(results) == (rank == 0)
+    assert [record.reply.text for record in results[0].records] == ["a", "b", "c"]
+    assert len(engine.asked) == 3
+
+
+def test_ranks_that_do_not_share_a_folder_are_told_so(fakes, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(Mesh, "barrier", lambda self: None)
+    with pytest.raises(DataError, match=r"answer to e1 of echo is missing.*all of them share"):
+        run_tasks(
+            [fakes.EchoTask("abc")],
+            engine,
+            book=AnswerBook(tmp_path, model="m"),
+            mesh=Mesh(rank=0, world_size=2),
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from mllm_npu.evaluate.task import Example, Task, is_exact
+from mllm_npu.evaluate.task import Example, Record, Task, count_unread, is_exact
 from mllm_npu.inference.events import Reply
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.processing.conversation import ask
@@ -68,3 +68,30 @@ def test_an_example_is_a_value():
     with pytest.raises(AttributeError):
         example("seven").answer = "eight"
     assert example("seven").truth is None
+    assert example("seven").choices == ()
+
+
+def record(understood, refused=None):
+    return Record(
+        example=example("seven"),
+        reply=replying("x"),
+        understood=understood,
+        score=0.25,
+        refused=refused,
+    )
+
+
+def test_a_reply_is_unread_where_it_has_no_form_and_a_refused_question_has_none():
+    assert count_unread([record("x"), record(None), record(""), record(None, "too long")]) == 1
+
+
+def test_the_number_of_a_task_is_its_mean_score_unless_it_says_otherwise():
+    [figure] = Echo().figures([record("x"), record(None)])
+    assert (figure.name, figure.title, figure.citation) == ("echo", "Says it back", "none")
+    assert (figure.value, figure.num, figure.num_unread, figure.level) == (0.25, 2, 1, 0)
+
+
+def test_a_task_has_no_files_to_hand_in_and_needs_no_look_unless_it_says_otherwise():
+    assert Echo().submissions([record("x")]) == {}
+    assert Echo().look([(example("seven"), replying("x"))]) is None
+    assert Echo().needs_drawing is False

@@ -1,12 +1,14 @@
 """Weighed together equals weighed alone by a plain forward pass."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from mllm_npu.batch import tile_blocks
 from mllm_npu.errors import RequestError
 from mllm_npu.inference.likelihood import LikelihoodScorer
-from mllm_npu.inference.prompts import embed_prompts
+from mllm_npu.inference.prompts import embed_prompts, encode_reply
 from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn, ask
 
 CPU = torch.device("cpu")
@@ -28,7 +30,7 @@ def scorer(real_model, real_processor):
 def weigh_alone(model, processor, conversation, text):
     """The slow truth: one sequence, one forward pass of training."""
     sample = processor.encode(conversation, reply=True)
-    ids = torch.tensor(processor.encode_text(text))
+    ids = torch.tensor(encode_reply(processor, conversation, text))
     embeds_LD = embed_prompts(model, [sample], CPU, 64)[0]
     whole_LD = torch.cat([embeds_LD, model.language_model.embed(ids).to(embeds_LD.dtype)])
     blocks = tile_blocks(sample.read_slots) if model.bidirectional_images else ()
@@ -57,7 +59,7 @@ def check(model, processor, scorer, questions):
             logprob, is_greedy = weigh_alone(model, processor, conversation, weighed.text)
             assert weighed.logprob == pytest.approx(logprob, abs=2e-5), (number, weighed)
             assert weighed.is_greedy == is_greedy
-            assert weighed.num_tokens == len(processor.encode_text(weighed.text))
+            assert weighed.num_tokens == len(encode_reply(processor, conversation, weighed.text))
     return found
 
 
@@ -124,17 +126,32 @@ def test_what_is_in_common_is_fed_once(real_model, real_processor, scorer, monke
     assert shared < max(lengths) + 8 * 8
 
 
+def test_tokens_are_weighed_as_words_are(real_model, real_processor, scorer, questions):
+    """A question laid out before, its texts as tokens: windows of a long text are such."""
+    laid_out = [
+        (
+            real_processor.encode(conversation, reply=True),
+            [real_processor.encode_text(text) for text in texts],
+        )
+        for conversation, texts in questions
+    ]
+    by_words = dict(scorer().weigh(questions))
+    assert dict(scorer().weigh(laid_out)) == by_words
+    mixed = [(asked, texts) for (_, texts), (asked, _) in zip(questions, laid_out, strict=True)]
+    assert dict(scorer().weigh(mixed)) == by_words
+
+
 def test_a_text_the_model_would_write_is_greedy(fakes):
     model, processor = fakes.FakeModel(fakes.spell("ab cd")), fakes.ByteProcessor()
     scorer = LikelihoodScorer(model=model, processor=processor, device=CPU, max_tokens=64)
-    processor.encode_text = lambda text: tuple(text.encode())
+    processor.encode_text = lambda text, after="": tuple(text.encode())
     [(_, (right, wrong))] = scorer.weigh([(ask("ab"), (" cd", " cx"))])
     assert right.is_greedy
     assert not wrong.is_greedy
     assert right.logprob > wrong.logprob
 
 
-def test_questions_that_cannot_be_asked_are_refused_before_anything_runs(scorer):
+def test_questions_that_cannot_be_asked_are_refused_before_anything_runs(scorer, real_processor):
     with pytest.raises(RequestError, match="no texts to weigh"):
         list(scorer().weigh([(ask("a"), ())]))
     with pytest.raises(RequestError, match="A text is empty"):
@@ -143,4 +160,10 @@ def test_questions_that_cannot_be_asked_are_refused_before_anything_runs(scorer)
         list(scorer(max_tokens=20).weigh([(document(SHOTS[:40]), ("a" * 30,))]))
     with pytest.raises(RequestError, match="prompt is empty"):
         list(scorer().weigh([(Conversation(turns=()), ("a",))]))
+    sample = real_processor.encode(ask("a"), reply=True)
+    with pytest.raises(RequestError, match="has no tokens"):
+        list(scorer().weigh([(sample, ((),))]))
+    nothing = dataclasses.replace(sample, input_ids=sample.input_ids[:0])
+    with pytest.raises(RequestError, match="Give at least one token"):
+        list(scorer().weigh([(nothing, ((5,),))]))
     assert list(scorer().weigh([])) == []

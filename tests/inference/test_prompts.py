@@ -3,9 +3,9 @@ import torch
 from PIL import Image
 
 from mllm_npu.errors import RequestError
-from mllm_npu.inference.prompts import check_question, embed_prompts
+from mllm_npu.inference.prompts import check_question, embed_prompts, encode_reply
 from mllm_npu.inference.tile_cache import TileCache, name_tiles
-from mllm_npu.processing.conversation import ReadImage, Text, Turn, ask
+from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn, ask
 
 
 def test_questions_of_any_length_and_number_of_pictures(fakes):
@@ -58,3 +58,22 @@ def test_a_tile_that_is_known_is_not_encoded_again(fakes):
     assert read([ask("c", [z, x]), ask("d")]) == ["zxc", "d"]
     assert read([ask("e", [y])]) == ["ye"]
     assert model.tiles_seen == [2, 1]
+
+
+class BlankTokenizer:
+    """Puts a blank before whatever a text begins with, as SentencePiece does; words are tokens."""
+
+    def encode_text(self, text, *, after=""):
+        alone, before = self._words(text), self._words(after)
+        joined = self._words(after + text)
+        return joined[len(before) :] if after and joined[: len(before)] == before else alone
+
+    def _words(self, text):
+        return tuple(f" {text}".replace("  ", " |").split(" ")[1:]) if text else ()
+
+
+def test_raw_text_goes_on_as_one_and_a_turn_begins_anew():
+    parts = (Text(text="2 + 2 ="),)
+    raw = Conversation(turns=(Turn(role="document", parts=parts),))
+    assert encode_reply(BlankTokenizer(), raw, " 4") == ("4",)
+    assert encode_reply(BlankTokenizer(), ask("2 + 2 ="), " 4") == ("|4",)

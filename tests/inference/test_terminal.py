@@ -9,6 +9,7 @@ from mllm_npu.errors import RequestError
 from mllm_npu.inference.events import Finished, ImageMade, TextDelta
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.inference.terminal import TerminalChat
+from mllm_npu.inference.terminal_picture import Way
 from mllm_npu.processing.conversation import DrawnImage, ReadImage, Text
 
 
@@ -34,7 +35,9 @@ class ScriptedEngine:
 
 
 @pytest.fixture
-def talk(tmp_path):
+def talk(tmp_path, monkeypatch):
+    for name in ("TERM", "TERM_PROGRAM", "KITTY_WINDOW_ID", "LC_TERMINAL", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
     out = io.StringIO()
     return TerminalChat(
         engine=ScriptedEngine(),
@@ -72,6 +75,17 @@ def test_a_drawn_picture_is_saved_shown_and_kept(talk, tmp_path: Path):
     ]
     assert "▀" in shown
     assert isinstance(talk.turns[1].parts[-1], DrawnImage)
+
+
+@pytest.mark.parametrize(
+    ("way", "mark"), [(Way.KITTY, "\x1b_G"), (Way.SIXEL, "\x1bP"), (Way.OFF, "")]
+)
+def test_pictures_are_shown_in_the_way_that_was_asked_for(talk, way, mark):
+    talk.pictures = way
+    shown = run(talk, "draw")
+    assert mark in shown
+    assert "▀" not in shown
+    assert "picture-000.png" in shown
 
 
 def test_a_picture_waits_for_one_turn_only(talk, tmp_path: Path):

@@ -131,6 +131,21 @@ def test_keys_open_the_controller_to_clients_and_the_token_to_workers(servers, t
     assert controller.post(CHAT, headers=right, model="tiny").status_code == 200
     assert controller.post("/register", headers=right).status_code == 401
     assert controller.get("/v1/models").status_code == 401
+    for path in ("/workers", "/metrics", "/list_models", "/redoc"):
+        assert controller.get(path).status_code == 401
+
+
+def test_with_keys_the_description_of_the_api_stays_open_and_holds_none(servers, monkeypatch):
+    monkeypatch.setenv("MLLM_NPU_API_KEYS", "key-of-a-client")
+    controller = servers.controller()
+    page, described = controller.get("/docs"), controller.get("/openapi.json")
+    assert (page.status_code, described.status_code) == (200, 200)
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "<script" not in page.text
+    for told in (page.text, described.text):
+        assert "/v1/chat/completions" in told
+        assert "key-of-a-client" not in told
+        assert "a-token-of-the-tests" not in told
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_read(servers):

@@ -92,7 +92,16 @@ def test_what_is_passed_on_is_on_the_openapi_page(get):
         assert "503" in page["paths"][path]["post"]["responses"]
     names = [each["operationId"] for path in page["paths"].values() for each in path.values()]
     assert len(names) == len(set(names))
-    assert get("/docs").status_code == 200
+
+
+def test_the_page_for_people_tells_bodies_and_replies_and_loads_nothing(get):
+    page = get("/docs")
+    for piece in ("repetition_penalty", "ChatCompletionChunk", "image_steps", "No worker has"):
+        assert piece in page.text
+    assert "<script" not in page.text
+    assert "https://" not in page.text
+    for path in ("/redoc", "/docs/oauth2-redirect"):
+        assert get(path).status_code == 404
 
 
 def test_forms_are_described_as_forms():

@@ -8,13 +8,8 @@ import time
 import httpx
 import pytest
 
-from mllm_npu.serve.launching import (
-    LONGEST_PAUSE_SECONDS,
-    Part,
-    Service,
-    ServingError,
-    free_ports,
-)
+from mllm_npu.errors import ServingError
+from mllm_npu.serve.launching import LONGEST_PAUSE_SECONDS, Part, Service, free_ports
 
 SERVER = """
 import http.server, os, signal, sys, time

@@ -103,7 +103,10 @@ def test_a_key_or_the_token_of_the_controller_opens(guarded, key):
 
 @pytest.mark.parametrize("path", ["/health", "/docs", "/openapi.json"])
 def test_what_is_open(guarded, path):
-    assert httpx.get(guarded.url + path).status_code == 200
+    reply = httpx.get(guarded.url + path)
+    assert reply.status_code == 200
+    assert KEY not in reply.text
+    assert TOKEN not in reply.text
 
 
 def pieces(number):

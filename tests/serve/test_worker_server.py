@@ -6,8 +6,7 @@ import time
 import httpx
 import pytest
 
-from mllm_npu.errors import ConfigError
-from mllm_npu.serve.launching import ServingError
+from mllm_npu.errors import ConfigError, ServingError
 from mllm_npu.serve.worker_server import WorkerServer, make_announcer
 
 ASK = {"model": "play", "messages": [{"role": "user", "content": "hi"}]}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch
 from mllm_npu.data.convert.formats import format_called
 from mllm_npu.data.convert.part_writer import PartReport, write_part
 from mllm_npu.data.convert.source_format import Options, Part
+from mllm_npu.data.worker_process import end_with_parent
 from mllm_npu.errors import DataError
 
 
@@ -162,14 +160,7 @@ def _begin_worker(slots: Any, in_rows: bool) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     _SLOTS[:] = [slots, in_rows]
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _work(job: Job) -> PartReport:

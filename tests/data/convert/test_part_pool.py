@@ -1,8 +1,6 @@
 """Parts are converted here or apart, with the same result and a sum of progress."""
 
 import multiprocessing
-import threading
-import time
 
 import pytest
 
@@ -85,20 +83,6 @@ def test_progress_counts_rows_or_megabytes():
     meter.finish(0)
     meter.finish(1)
     assert told == [(2, 6), (5, 6), (5, 6)]
-
-
-def test_a_worker_ends_with_its_parent(monkeypatch):
-    ended = threading.Event()
-    monkeypatch.setattr(part_pool.os, "_exit", lambda code: ended.set())
-    mine, theirs = multiprocessing.get_context("spawn").Pipe()
-    watch = threading.Thread(target=part_pool._end_with, args=(mine.fileno(),))
-    watch.start()
-    time.sleep(0.05)
-    assert not ended.is_set()
-    theirs.close()
-    assert ended.wait(5)
-    watch.join()
-    mine.close()
 
 
 def test_a_worker_stops_when_it_is_told(source, tmp_path, monkeypatch):
