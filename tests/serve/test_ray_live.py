@@ -125,20 +125,6 @@ def test_other_machines_reach_none_of_it_without_a_token(service):
                 call(b"", timeout=60)
 
 
-def test_figures_are_with_those_of_ray(service):
-    service.ask()
-    wanted = re.compile(r'^ray_mllm_npu_new_tokens_total\{.*deployment="a".*\} [1-9]', re.MULTILINE)
-
-    def is_told(port):
-        with suppress(httpx.HTTPError):
-            url = f"http://127.0.0.1:{port}/metrics"
-            return wanted.search(httpx.get(url, trust_env=False, timeout=5).text)
-        return False
-
-    ports = list(service.listening())
-    harness.wait_until(lambda: any(map(is_told, ports)), "the figures")
-
-
 def test_replicas_that_die_or_fail_are_replaced(service):
     killed, failed = service.who()["pid"], service.who("b")["pid"]
     service.ask("b", fail=True)
@@ -159,6 +145,20 @@ def test_replicas_come_with_load(service):
     assert set(answers) == {"1"}
 
 
+def test_figures_are_with_those_of_ray(service):
+    service.ask()
+    wanted = re.compile(r'^ray_mllm_npu_new_tokens_total\{.*deployment="a".*\} [1-9]', re.MULTILINE)
+
+    def is_told(port):
+        with suppress(httpx.HTTPError):
+            url = f"http://127.0.0.1:{port}/metrics"
+            return wanted.search(httpx.get(url, trust_env=False, timeout=5).text)
+        return False
+
+    ports = list(service.listening())
+    harness.wait_until(lambda: any(map(is_told, ports)), "the figures")
+
+
 def test_replicas_go_when_it_has_gone(service):
     harness.wait_until(lambda: service.replicas("b") == 1, "the end of the second replica")
 
@@ -168,7 +168,7 @@ def test_an_update_loses_no_request_even_where_a_model_cannot_be_loaded(service)
     assert '"version": "1"' in next(text for text, _ in long if text)
     service.write_version("2")
     (service.folder / "b" / "broken").touch()
-    with harness.load(service, "abab", pieces=2, pause=0.1) as answers:
+    with harness.load(service, "ab", pieces=2, pause=0.1) as answers:
         updated = service.update()
         harness.wait_until(lambda: service.who()["version"] == "2", "the new version of a")
     assert updated.returncode == 2
