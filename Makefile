@@ -32,8 +32,8 @@ demo-scenes: install ## The same for the scenes world
 	@echo "The report is in runs/scenes/report.html, its figures are in runs/scenes/report.json"
 
 test: lint types floors ## Lint, types, floors and every test
-# Servers in a process of tests leave threads in it, and loaders are forked: not in one process.
-	$(BIN)/pytest -n $(JOBS) tests/serve tests/commands/test_serving.py
+# Servers and browsers are started once for a file, so a file stays on one worker.
+	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/serve tests/commands/test_serving.py
 	$(BIN)/pytest -n $(JOBS) --ignore=tests/serve --ignore=tests/commands/test_serving.py
 
 test-fast: $(VENV)/.installed-dev ## The tests that take less than ten seconds each

@@ -50,7 +50,7 @@ def _is_in_bad_fork():
 
 
 def device_count():
-    """How many are seen of $NPU_SIM_DEVICES, 8 without it; $ASCEND_RT_VISIBLE_DEVICES lists them."""
+    """How many $ASCEND_RT_VISIBLE_DEVICES shows of $NPU_SIM_DEVICES, 8 without it."""
     return _C.device_count()
 
 
