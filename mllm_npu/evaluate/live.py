@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mllm_npu.distributed.placed import Placed
 from mllm_npu.errors import ConfigError
+from mllm_npu.evaluate.runner import run_share
 from mllm_npu.evaluate.task import Task
 from mllm_npu.inference.engine import Engine
 from mllm_npu.inference.events import Reply
@@ -88,15 +89,13 @@ class LiveTasks(Probe):
         mesh = placed.mesh
         examples = list(task.examples())[: self.limit][mesh.rank :: mesh.world_size]
         mesh.progress.note(f"{task.name} on the live model")
-        replies = engine.reply_many(
-            [example.conversation for example in examples],
-            [example.options for example in examples],
-            lambda _: mesh.progress.note(f"{task.name} on the live model"),
+        result = run_share(
+            task, examples, engine, lambda _: mesh.progress.note(f"{task.name} on the live model")
         )
-        scores = [
-            task.score(example, reply) for example, reply in zip(examples, replies, strict=True)
-        ]
-        sums = mesh.sum({"score": sum(scores), "count": len(scores)})
+        sums = mesh.sum(
+            {"score": sum(record.score for record in result.records), "count": len(examples)}
+        )
+        replies = [record.reply for record in result.records]
         return sums["score"] / max(sums["count"], 1.0), draw_grid(replies, self.num_pictures)
 
 

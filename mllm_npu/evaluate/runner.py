@@ -120,6 +120,24 @@ def run_tasks(
     ]
 
 
+def run_share(
+    task: Task, examples: Sequence[Example], engine: Engine, advance: Callable[[int], None]
+) -> TaskResult:
+    """Answer and score some examples of a task in this process alone; there may be none.
+
+    Args:
+        task: scores.
+        examples: some of its own.
+        engine: answers.
+        advance: is told how many more examples are done.
+    """
+    book = AnswerBook()
+    asker = Asker(engine=engine, book=book, mesh=Mesh.single(), advance=advance)
+    put = [asker.shorten(example) for example in examples]
+    asker.ask(put)
+    return _score(task, examples, put, book)
+
+
 def figure_of(result: TaskResult, targets: Mapping[str, Target]) -> Figure:
     """The mean score of a task as a figure."""
     return mean_figure(

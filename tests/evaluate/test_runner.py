@@ -1,12 +1,15 @@
 """Examples of tasks are answered and scored in order; who scores, and what is refused."""
 
+import dataclasses
+
 import pytest
 
 from mllm_npu.distributed.mesh import Mesh
 from mllm_npu.errors import DataError, RequestError, TooLongError
 from mllm_npu.evaluate.answer_book import AnswerBook
-from mllm_npu.evaluate.runner import Meter, run_tasks
+from mllm_npu.evaluate.runner import Meter, run_share, run_tasks
 from mllm_npu.evaluate.task import is_exact
+from mllm_npu.inference.events import Likelihood
 
 
 @pytest.fixture
@@ -132,3 +135,26 @@ def test_only_the_answer_itself_is_right(fakes, said, score):
 def test_a_task_understands_the_text_as_it_is(fakes):
     task = fakes.EchoTask(["a"])
     assert task.explain(fakes.make_example("a"), fakes.make_reply(" a b ")) == "a b"
+
+
+def test_a_share_is_answered_weighed_and_scored_in_place(fakes, engine):
+    def weigh(questions):
+        for number, (_, texts) in enumerate(questions):
+            yield (
+                number,
+                tuple(
+                    Likelihood(text=text, logprob=-float(place), num_tokens=1, is_greedy=not place)
+                    for place, text in enumerate(texts)
+                ),
+            )
+
+    engine.weigh = weigh
+    task = fakes.EchoTask(["a", "b"])
+    written = task.examples()
+    weighed = [fakes.make_example("b", 7, choices=("b", "c")), fakes.make_example("c", 8)]
+    weighed[1] = dataclasses.replace(weighed[1], choices=("b", "c"))
+    done = []
+    result = run_share(task, [*written, *weighed], engine, done.append)
+    assert [record.score for record in result.records] == [1, 1, 1, 0]
+    assert sum(done) == 4
+    assert run_share(task, [], engine, done.append).records == ()
