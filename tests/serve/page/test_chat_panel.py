@@ -174,9 +174,12 @@ def test_undo_retry_and_clear(visit):
     page.ask("hello two")
     page.wait_reply("hello two")
     page.wait_idle()
+    # With another setting, so that the new reply is told from the old one.
+    page.click("#chat-settings button")
+    page.tab.fill("#chat-max-tokens input", "17")
     page.click("#chat-retry")
+    page.wait_reply("hello two | 3 turns, 0 read, 0 drawn | t=0 p=1 m=17")
     page.wait("document.querySelectorAll('#chat-0 .bot').length === 2")
-    page.wait_reply("hello two | 3 turns")
     page.wait_idle()
     page.click("#chat-undo")
     page.wait("document.querySelectorAll('#chat-0 .bot').length === 1")
