@@ -18,12 +18,14 @@ from digits_stages import (
     train_on_cpu,
     train_whole_and_moved,
 )
+from PIL import Image
 
 from mllm_npu.cli import main
 from mllm_npu.data.worlds.digits import make_digits
 from mllm_npu.inference.options import GenerationOptions
 from mllm_npu.model_folder import find_model_folder, load_engine
 from mllm_npu.ops.ways import calls
+from mllm_npu.processing.conversation import ask
 
 FUSED = {"npu_fusion_attention", "npu_rms_norm", "npu_rotary_mul", "npu_swiglu"}
 
@@ -95,6 +97,27 @@ def test_replies_and_pictures_are_those_of_the_cpu(engines):
     pairs = [engines[device].reply(QUESTIONS[1], DRAWING) for device in ("cpu", "npu")]
     one, other = (np.asarray(reply.pictures[0], dtype=int) for reply in pairs)
     assert np.abs(one - other).max() <= 1
+
+
+def test_texts_are_weighed_as_on_the_cpu(engines):
+    """Solved examples in common, a picture with choices, and a loner; two waits a batch."""
+    shots = "Which digit is this? seven. What is the sum? nine. " * 4
+    picture = Image.new("RGB", (16, 16), "white")
+    questions = [
+        *((ask(f"{shots}{word}"), ("one", "two three")) for word in ("Draw", "Read", "Say")),
+        (ask("Which digit is this?", [picture]), ("seven", "eight", "nine")),
+        (ask("Draw a seven."), ("seven",)),
+    ]
+    truth = dict(engines["cpu"].weigh(questions))
+    dict(engines["npu"].weigh(questions))
+    torch_npu.simulation.stats(reset=True)
+    ours = dict(engines["npu"].weigh(questions))
+    done = torch_npu.simulation.stats()
+    assert done.fallbacks == done.float64 == {}
+    assert sum(done.syncs.values()) <= 2 * len(questions), done.sync_stacks
+    for number in range(len(questions)):
+        found, expected = ([each.logprob for each in one[number]] for one in (ours, truth))
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_chosen_token_costs_one_wait(engines):
