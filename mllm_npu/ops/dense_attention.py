@@ -88,12 +88,13 @@ def _attend_written_out(
 
 
 def _suits_blocks(q_BHQE: Tensor, k_BJKE: Tensor, v_BJKE: Tensor, options: RowOptions) -> bool:
-    """For training: where nothing is kept for a backward pass torch's fused kernel is faster."""
+    """Without a backward pass torch's kernel is faster, and in float32 as exact."""
     plain = options.softcap is None and not options.dropout
     learns = torch.is_grad_enabled() and any(
         part.requires_grad for part in (q_BHQE, k_BJKE, v_BJKE)
     )
-    return plain and options.causal and learns and suits_blocks(q_BHQE)
+    narrow = q_BHQE.dtype != torch.float32 or torch.is_autocast_enabled(q_BHQE.device.type)
+    return plain and options.causal and (learns or narrow) and suits_blocks(q_BHQE)
 
 
 def _attend_in_blocks(

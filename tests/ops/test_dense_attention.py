@@ -47,6 +47,9 @@ def test_short_causal_rows_that_learn_go_in_blocks_on_a_cpu_and_the_rest_to_torc
     assert picked(*make_rows(), causal=True) == "torch"
     with torch.no_grad():
         assert picked(*rows, causal=True) == "torch"
+        assert picked(*(part.bfloat16() for part in rows), causal=True) == "blocks"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert picked(*rows, causal=True) == "blocks"
 
 
 def test_only_the_written_out_way_squashes_scores():
