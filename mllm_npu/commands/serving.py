@@ -233,9 +233,6 @@ class _Plan:
 
     def add_page(self, port: int) -> None:
         """The web page, where there is one."""
-        if importlib.util.find_spec(PAGE_MODULE) is None:
-            console.print("there is no web page in this version; the API is all there is")
-            return
         if importlib.util.find_spec("gradio") is None:
             console.print("no web page: gradio is not installed; the API is there")
             return

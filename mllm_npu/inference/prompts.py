@@ -39,13 +39,20 @@ def check_question(conversation: Conversation) -> None:
 def encode_reply(processor: Processor, asked: Conversation | Sample, text: str) -> tuple[int, ...]:
     """Ids of a text as the reply to a question: raw text goes on as one, a turn begins anew.
 
+    Many tokenizers put a blank before whatever a text begins with, so raw text is tokenised with
+    what follows it, where it keeps its ids then.
+
     Raises:
         RequestError: the text is empty, or spells a control token.
     """
+    alone = processor.encode_text(text)
     last = asked.turns[-1] if isinstance(asked, Conversation) else None
     if last is None or last.role != "document" or not isinstance(last.parts[-1], Text):
-        return processor.encode_text(text)
-    return processor.encode_text(text, after=last.parts[-1].text)
+        return alone
+    raw = last.parts[-1].text
+    before, joined = processor.encode_text(raw), processor.encode_text(raw + text)
+    follows = joined[: len(before)] == before and len(joined) > len(before)
+    return joined[len(before) :] if follows else alone
 
 
 def embed_prompts(

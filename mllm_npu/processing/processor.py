@@ -237,22 +237,13 @@ class Processor:
             drawn_picture=len(self._drawn_block),
         )
 
-    def encode_text(self, text: str, *, after: str = "") -> tuple[int, ...]:
+    def encode_text(self, text: str) -> tuple[int, ...]:
         """Ids of a text that follows others, tokenised on its own, as every text is.
-
-        Args:
-            text: not empty.
-            after: raw text right before it. The two are tokenised as one where the first keeps its
-                ids then: many tokenizers put a blank before whatever a text begins with.
 
         Raises:
             RequestError: It is empty, or spells a control token.
         """
-        alone = self._tokenize_said(text, reply=True)
-        before = self._tokenize(after)
-        joined = self._tokenize_said(after + text, reply=True) if after else alone
-        follows = joined[: len(before)] == before and len(joined) > len(before)
-        return joined[len(before) :] if after and follows else alone
+        return self._tokenize_said(text, reply=True)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text that stands alone."""

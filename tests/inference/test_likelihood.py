@@ -144,7 +144,7 @@ def test_tokens_are_weighed_as_words_are(real_model, real_processor, scorer, que
 def test_a_text_the_model_would_write_is_greedy(fakes):
     model, processor = fakes.FakeModel(fakes.spell("ab cd")), fakes.ByteProcessor()
     scorer = LikelihoodScorer(model=model, processor=processor, device=CPU, max_tokens=64)
-    processor.encode_text = lambda text, after="": tuple(text.encode())
+    processor.encode_text = lambda text: tuple(text.encode())
     [(_, (right, wrong))] = scorer.weigh([(ask("ab"), (" cd", " cx"))])
     assert right.is_greedy
     assert not wrong.is_greedy

@@ -5,7 +5,11 @@ from PIL import Image
 from mllm_npu.errors import RequestError
 from mllm_npu.inference.prompts import check_question, embed_prompts, encode_reply
 from mllm_npu.inference.tile_cache import TileCache, name_tiles
+from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.chat_template import ChatTemplate
 from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn, ask
+from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.tokenizer import load_tokenizer
 
 
 def test_questions_of_any_length_and_number_of_pictures(fakes):
@@ -63,12 +67,7 @@ def test_a_tile_that_is_known_is_not_encoded_again(fakes):
 class BlankTokenizer:
     """Puts a blank before whatever a text begins with, as SentencePiece does; words are tokens."""
 
-    def encode_text(self, text, *, after=""):
-        alone, before = self._words(text), self._words(after)
-        joined = self._words(after + text)
-        return joined[len(before) :] if after and joined[: len(before)] == before else alone
-
-    def _words(self, text):
+    def encode_text(self, text):
         return tuple(f" {text}".replace("  ", " |").split(" ")[1:]) if text else ()
 
 
@@ -77,3 +76,25 @@ def test_raw_text_goes_on_as_one_and_a_turn_begins_anew():
     raw = Conversation(turns=(Turn(role="document", parts=parts),))
     assert encode_reply(BlankTokenizer(), raw, " 4") == ("4",)
     assert encode_reply(BlankTokenizer(), ask("2 + 2 ="), " 4") == ("|4",)
+
+
+def raw_text(text):
+    return Conversation(turns=(Turn(role="document", parts=(Text(text=text),)),))
+
+
+def test_sentencepiece_puts_no_blank_between_raw_text_and_what_follows(shared):
+    pytest.importorskip("sentencepiece")
+    tokenizer = load_tokenizer(path=str(shared / "golden" / "tok_sp"))
+    processor = Processor(
+        tokenizer=tokenizer,
+        any_resolution=AnyResolution(grids=["1x1"], tile_size=16),
+        chat_template=ChatTemplate(),
+        num_read_tokens=4,
+        num_drawn_tokens=4,
+        max_tokens=64,
+    )
+    alone = processor.encode_text(" a dog")
+    after = encode_reply(processor, raw_text("This is"), " a dog")
+    assert len(alone) == len(after) + 1
+    assert tokenizer.convert_ids_to_tokens(list(after))[0] == "▁a"
+    assert encode_reply(processor, ask("This is"), " a dog") == alone
