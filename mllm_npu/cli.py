@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=typed or ["--help"], prog_name="mllm-npu", standalone_mode=False)
     except MllmNpuError as error:
-        return _refuse(type(error).__name__, str(error))
+        return _refuse(type(error).__name__, str(error), getattr(error, "__notes__", ()))
     except _UsageError as error:
         said = error.format_message().strip().rstrip(".")
         if not said:  # a command group by itself has shown its help
@@ -100,8 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _refuse(kind: str, message: str) -> int:
-    sys.stderr.write(f"{kind}: {' '.join(message.split())}\n")
+def _refuse(kind: str, message: str, notes: Sequence[str] = ()) -> int:
+    """One line, and below it notes as they are: a tree of files is no line."""
+    sys.stderr.write("\n".join([f"{kind}: {' '.join(message.split())}", *notes]) + "\n")
     return EXIT_REFUSED
 
 

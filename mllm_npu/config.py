@@ -45,7 +45,7 @@ def load_config(root: str = "training", overrides: Sequence[str] = ()) -> DictCo
             config = compose(root, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # Hydra raises a bare ValueError for a group that is set to null or to a number.
-        raise ConfigError(_explain_compose(error)) from error
+        raise ConfigError(_explain_compose(error, root)) from error
     said = explain_original(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
     if said is not None:
         raise ConfigError(f"{said} Translate the file: mllm-npu config --from-original FILE")
@@ -232,13 +232,17 @@ def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield where, child._value()
 
 
-def _explain_compose(error: Exception) -> str:
+def _explain_compose(error: Exception, root: str) -> str:
     """One line of what Hydra says, and what to do; an unknown option lists the ones there are."""
     text = " ".join(str(error).split("Config search path:")[0].split())
     cause = getattr(error, "__cause__", None)
     if cause is not None and str(cause) not in text:
         text = f"{text} ({_first_line(cause)})"
-    return f"the configuration cannot be composed: {text} See what there is: mllm-npu config"
+    advice = "See what there is: mllm-npu config"
+    if root == "evaluation":
+        tasks = sorted(path.stem for path in (CONFIG_FOLDER / "task").glob("*.yaml"))
+        advice = f"Tasks are {', '.join(tasks)}; see configs/task for their keys."
+    return f"the configuration cannot be composed: {text} {advice}"
 
 
 def _explain_reference(error: OmegaConfBaseException) -> str:

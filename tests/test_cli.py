@@ -2,6 +2,7 @@ import pytest
 
 from mllm_npu import __version__
 from mllm_npu.cli import main
+from mllm_npu.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,16 @@ def test_bad_input_is_one_line_exit_code_two_and_leaves_nothing(
     assert message in error
     assert len(error.splitlines()) == 1
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+def test_a_tree_of_files_stands_below_the_line(capsys, monkeypatch):
+    error = DataError("Files were asked for, nothing\nis there.")
+    error.add_note("quiz/\n└── test.csv")
+    monkeypatch.setattr("mllm_npu.cli.app", lambda **_: _raise(error))
+    assert main(["evaluate"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["DataError: Files were asked for, nothing is there.", "quiz/", "└── test.csv"]
+
+
+def _raise(error):
+    raise error

@@ -176,3 +176,8 @@ def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         write_config(load_config("model"), tmp_path / "file" / "model.yaml")
+
+
+def test_a_task_that_is_not_there_is_answered_with_those_that_are():
+    with pytest.raises(ConfigError, match=r"task/nope.*Tasks are bbh, ceval, .*mmlu"):
+        load_config("evaluation", ["task=[nope]"])

@@ -50,11 +50,13 @@ class BenchmarkFiles:
             raise self.lacking("nothing is there")
 
     def lacking(self, found: str) -> DataError:
-        """An error that says what is expected."""
-        return DataError(
-            f"Benchmark files were asked for at {self.path}, {found}. Expected there, in a folder "
-            f"or a zip:\n{self.layout}"
+        """An error that says what is expected, with the tree as a note."""
+        error = DataError(
+            f"Benchmark files were asked for at {self.path}, {found}. Put there, as a folder or a "
+            "zip, what the tree shows."
         )
+        error.add_note(self.layout)
+        return error
 
     def find(self, pattern: str) -> list[str]:
         """Names whose end matches a pattern of `fnmatch` ("test/*_test.csv"), in order.

@@ -64,7 +64,7 @@ def test_rows_of_every_kind(files):
 
 
 def test_what_is_missing_is_told_with_what_is_expected(files):
-    with pytest.raises(DataError, match=r"there is no \*_dev\.csv\. Expected there.*\nquiz/\n└──"):
+    with pytest.raises(DataError, match=r"there is no \*_dev\.csv\. Put there.*\nquiz/\n└──"):
         files.find("*_dev.csv")
     with pytest.raises(DataError, match=r"there are 2 of \*_test\.csv: .*a_test\.csv, .*b_test"):
         files.find_one("*_test.csv")
