@@ -16,7 +16,8 @@ MllmNpuError
     ├── TooLongError   one with more tokens than the model takes
     └── BusyError      one that may be asked again later, when others have been answered
 
-The command line prints the message of any of these on one line and exits with code 2.
+The command line prints the message of any of these on one line, notes of it below as they are, and
+exits with code 2.
 """
 
 
