@@ -8,11 +8,14 @@ questions of the same form and length are made up. Three ways, by turns, medians
 
 - ``weighed``: all questions together, what a subject's questions have in common once;
 - ``weighed_alone``: one question after the other; the answers must be the same;
-- ``generated``: one question after the other, the letter is written by the model (at most
-  ``--new-tokens`` tokens), as the original evaluates.
+- ``generated``: one question after the other, the model writes a reply in which the letter is
+  found, as the original evaluates. ``--new-tokens`` is the most it writes; 16 hold "The correct
+  answer is (B)." in any tokenizer. A model with random weights never ends a reply by itself;
+- ``generated_token``: the same with replies of a single token, the least that can be asked for.
 
-Keys: ``speedup`` (questions per second of ``weighed`` over ``generated``), ``speedup_over_alone``,
-``same_answers`` (of the first two), ``max_abs_diff`` of their log-probabilities.
+Keys: ``speedup`` (questions per second of ``weighed`` over ``generated``), ``speedup_over_token``
+(over ``generated_token``), ``speedup_over_alone``, ``same_answers`` (of the first two),
+``max_abs_diff`` of their log-probabilities.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +152,15 @@ def measure(
         for example in written:
             engine.reply(example.conversation, example.options)
 
+    def generated_token() -> None:
+        for example in written:
+            engine.reply(example.conversation, replace(example.options, max_new_tokens=1))
+
     ways: dict[str, Callable[[], None]] = {
         "weighed": together,
         "weighed_alone": alone,
         "generated": generated,
+        "generated_token": generated_token,
     }
     list(engine.weigh(questions[:8]))
     engine.reply(written[0].conversation, written[0].options)
@@ -169,6 +178,7 @@ def measure(
     ]
     return {
         "speedup": round(rate["weighed"] / rate["generated"], 2),
+        "speedup_over_token": round(rate["weighed"] / rate["generated_token"], 2),
         "speedup_over_alone": round(rate["weighed"] / rate["weighed_alone"], 2),
         "same_answers": letters_of(found["together"]) == letters_of(found["alone"]),
         "max_abs_diff": max(abs(one - other) for one, other in pairs),
@@ -182,7 +192,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/benchmarks"))
     parser.add_argument("--size", choices=tuple(SIZES), default="256x4")
     parser.add_argument("--questions", type=int, default=400, help="at least, of whole subjects")
-    parser.add_argument("--new-tokens", type=int, default=1, help="most of a written reply")
+    parser.add_argument("--new-tokens", type=int, default=16, help="most of a written reply")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--store", action="store_true", help="append to benchmarks/results")

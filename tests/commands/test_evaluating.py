@@ -243,7 +243,6 @@ def test_two_tasks_of_one_name_are_refused(typed, tmp_path, capsys):
         (["task=[]"], "ConfigError: task=[] names no task"),
         (["data=x"], "ConfigError: data=x names no task"),
         (["task=[quiz]"], "Could not load 'task/quiz'"),
-        (["task=[mmlu]", "data=nowhere"], "DataError: Benchmark files were asked for at nowhere"),
         (["task=[mmlu]", "generation.max_new_tokens=no"], "max_new_tokens='no' was asked for"),
     ],
 )
@@ -252,6 +251,14 @@ def test_a_mistake_is_one_line(run, more, told, capsys):
     error = capsys.readouterr().err
     assert told in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_missing_files_are_answered_with_the_tree_that_is_expected(run, capsys):
+    assert main(["evaluate", str(run), "task=[mmlu]", "data=nowhere"]) == 2
+    first, *tree = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("DataError: Benchmark files were asked for at nowhere/mmlu, nothing")
+    assert any("── test/" in line for line in tree)
+    assert "github.com/hendrycks/test" in tree[-1]
 
 
 def test_ranks_are_for_benchmarks(run, capsys, monkeypatch):

@@ -63,7 +63,9 @@ def test_a_rank_that_sleeps_in_its_step_is_named_by_all(ended, kind):
         told = log.rpartition("the run waits for rank 1. ")[2].partition(". rank 0")[0]
         assert told.startswith("rank 1 (process ")
         seconds = re.search(rf"step {BAD_STEP}, forward pass for (\d+) s", told)
-        assert TIMEOUT <= int(seconds[1]) <= TIMEOUT + 3  # on a busy machine one more
+        # The others see what the rank told at its last look, up to a second ago; on a busy
+        # machine it takes longer.
+        assert TIMEOUT - 1 <= int(seconds[1]) <= TIMEOUT + 3
         assert "last exchange sum of " in told
         assert "samples " in told
         assert "-read" in told
