@@ -1,0 +1,1 @@
+"""Memory and time of a training run before it is launched, on any cluster, without one."""

@@ -1,0 +1,1 @@
+"""Models that others have made or that others take: cards, import, export, their layouts."""
