@@ -19,7 +19,8 @@ from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from mllm_npu.errors import ServingError
-from mllm_npu.serve.ray_config import APP_NAME, FRONT
+from mllm_npu.serve.ray_config import APP_NAME
+from mllm_npu.serve.ray_options import FRONT
 
 LOOK_SECONDS = 0.2
 OBJECT_STORE_BYTES = 512 * 2**20

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from mllm_npu.serve.ray_options import RayPlan
+from mllm_npu.serve.ray_options import RayPlan
 
 APP_NAME = "mllm-npu"
-FRONT = "front"
-"""Name of the deployment that clients reach."""
 IMPORT_PATH = "mllm_npu.serve.ray_app:build_app"
 
 

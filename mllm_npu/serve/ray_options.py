@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm_npu.errors import ConfigError
-from mllm_npu.serve.ray_config import FRONT
 from mllm_npu.serve.worker import parse
 
 if TYPE_CHECKING:
     from mllm_npu.device.platform import Platform
 
+FRONT = "front"
+"""Name of the deployment that clients reach."""
 NAME_MARK = "="
 SURGE_PERCENT = 100
 DEVICES_PER_REPLICA = 1
