@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from mllm_npu.build import Say, build_model, build_processor
-from mllm_npu.config import Config, read_config, select, write_config
+from mllm_npu.config import Config, plain, read_config, select, write_config
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
 from mllm_npu.errors import ConfigError, WeightsError
@@ -17,8 +17,10 @@ from mllm_npu.model_fit import check_fit
 from mllm_npu.models.drawing import Detokenizer, Drawing
 from mllm_npu.models.lora import merge_lora
 from mllm_npu.models.mllm import GeneralizedMultimodalModel
+from mllm_npu.models.quantization import quantize_model
 from mllm_npu.models.weights import save_weights
 from mllm_npu.processing.processor import Processor
+from mllm_npu.shipped import resolve_run, shipped_names
 
 MODEL_FILE = "model.yaml"
 MODEL_KEYS = (
@@ -68,9 +70,13 @@ def save_model_folder(model: nn.Module, config: Config, folder: Path) -> None:
 def find_model_folder(run: Path) -> Path:
     """The model folder that a run, a stage or a model folder means; of a run, the last stage's.
 
+    Args:
+        run: a folder, or the name of a model that comes with the package.
+
     Raises:
         ConfigError: there is none.
     """
+    run = resolve_run(run)
     if (run / MODEL_FILE).is_file():
         return run
     if (run / "model" / MODEL_FILE).is_file():
@@ -79,7 +85,8 @@ def find_model_folder(run: Path) -> Path:
     if not found:
         raise ConfigError(
             f"a trained model was asked for in {run}; there is none. "
-            "Train one: mllm-npu train experiment=digits"
+            "Train one: mllm-npu train experiment=digits, or name one that comes with the package: "
+            f"{', '.join(shipped_names())}"
         )
     return found[-1].parent
 
@@ -110,6 +117,7 @@ def load_model(
     """
     config = read_config(folder / MODEL_FILE, "model")
     config.tokenizer.path = str(folder / config.tokenizer.path)
+    _find_brought_parts(folder, config)
     tune_process("auto")
     processor = build_processor(config)
     weights = [folder / path for path in config.weights] if config.weights else [folder]
@@ -118,11 +126,19 @@ def load_model(
     return model, processor, config
 
 
-def load_engine(folder: Path, device: str = "auto") -> tuple[Engine, Config]:
+def load_engine(
+    folder: Path, device: str = "auto", *, quantize: str | None = None
+) -> tuple[Engine, Config]:
     """Read a model folder into an engine that answers, and its configuration.
 
+    Args:
+        folder: of the model.
+        device: where it runs.
+        quantize: bfloat16, float16 or int8 keeps its weights in fewer bytes; None as they are.
+
     Raises:
-        ConfigError: the folder's configuration cannot be used, or its model cannot answer.
+        ConfigError: the folder's configuration cannot be used, its model cannot answer, or it
+            cannot be quantised so.
         WeightsError: its weights do not fit.
     """
     model, processor, config = load_model(folder)
@@ -131,6 +147,8 @@ def load_engine(folder: Path, device: str = "auto") -> tuple[Engine, Config]:
             f"{folder} holds a de-tokenizer without a language model, which cannot answer. "
             "Redraw pictures with it: mllm-npu redraw"
         )
+    if quantize is not None:
+        quantize_model(model, quantize)
     return Engine(model=model, processor=processor, device=pick_device(device)), config
 
 
@@ -196,3 +214,15 @@ def import_model(
     described.tokenizer.path = str(Path(config.tokenizer.path).expanduser().resolve())
     write_config(described, out / MODEL_FILE)
     return out
+
+
+def _find_brought_parts(folder: Path, config: Config) -> None:
+    """Point parts to the configuration files that a model folder brings along.
+
+    A part may be described by a folder in the Hugging Face layout; a model folder that travels
+    holds a copy of that folder's ``config.json``, and names it relative to itself.
+    """
+    for name, part in plain(config.models).items():
+        path = part.get("path") if isinstance(part, dict) else None
+        if path and (folder / path / "config.json").is_file():
+            config.models[name].path = str(folder / path)

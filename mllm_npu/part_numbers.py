@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm_npu.errors import ConfigError
+from mllm_npu.hub_cache import download_advice, part_folder
 
 
 def vision_number(field_name: str, encoder: Mapping[str, Any]) -> int:
@@ -113,10 +114,11 @@ def _huggingface_values(part: Any, what: str) -> dict[str, Any]:
         )
     values: dict[str, Any] = {}
     if part.get("path"):
-        file = Path(part["path"]) / "config.json"
+        file = part_folder(str(part["path"])) / "config.json"
         if not file.is_file():
             raise ConfigError(
                 f"{file} was asked for and is not there. Give a folder saved by save_pretrained."
+                f"{download_advice(str(part['path']))}"
             )
         values.update(_read_json(file))
     values.update(part.get("config") or {})

@@ -10,7 +10,9 @@ from mllm_npu.errors import DataError
     [[], ["train"], ["evaluate"], ["evaluate", "compare"], ["generate"], ["chat"], ["data"],
      ["data", "digits"], ["data", "scenes"], ["data", "index"], ["data", "pictures"], ["config"],
      ["doctor"], ["doctor", "parity"], ["evaluate", "lm-eval"],
-     ["redraw"], ["serve"], ["tokenizer"], ["tokenizer", "add-tokens"], ["zoo"], ["zoo", "import"]],
+     ["redraw"], ["serve"], ["tokenizer"], ["tokenizer", "add-tokens"], ["zoo"], ["zoo", "import"],
+     ["zoo", "export"], ["zoo", "list"], ["zoo", "show"], ["zoo", "check"], ["zoo", "save"],
+     ["zoo", "push"], ["zoo", "ship"], ["plan"]],
 )  # fmt: skip
 def test_every_command_explains_itself(command, capsys):
     assert main([*command, "--help"]) == 0

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mllm_npu.commands.console import Images, Json, Run, bar, console, later
+from mllm_npu.commands.console import Images, Json, Quantize, Run, bar, console, later
 from mllm_npu.errors import RequestError
 
 app = typer.Typer()
@@ -49,6 +49,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Solver steps of the image decoder.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest reply.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the best token.")] = None,
+    quantize: Quantize = None,
     as_json: Json = False,
 ) -> None:
     """Answer one prompt with text, pictures or both."""
@@ -62,7 +63,8 @@ def generate(
         "temperature": temperature,
     }
     if batch is not None:
-        _answer_batch(run, prompt, batch, out or Path("answers.jsonl"), asked, images, as_json)
+        answers = out or Path("answers.jsonl")
+        _answer_batch(run, prompt, batch, answers, asked, images, quantize, as_json)
         return
     if not prompt and not images:
         raise RequestError("The question is empty. Give a prompt, --image or --batch.")
@@ -71,7 +73,7 @@ def generate(
     files.check_name(path)
     pictures = files.open_pictures(images or [])
     build, folders = later("build"), later("model_folder")
-    engine, config = folders.load_engine(folders.find_model_folder(run))
+    engine, config = folders.load_engine(folders.find_model_folder(run), quantize=quantize)
     options = _options(build.build_part(config.generation), **asked)
     reply = engine.reply(later("processing.conversation").ask(prompt, pictures), options)
     saved = [str(path) for path in files.save_pictures(reply.pictures, path)]
@@ -95,6 +97,7 @@ def _answer_batch(
     out: Path,
     asked: Mapping[str, Any],
     images: Sequence[Path] | None,
+    quantize: str | None,
     as_json: bool,
 ) -> None:
     if images:
@@ -107,7 +110,7 @@ def _answer_batch(
         )
     questions = later("inference.question_file").read_questions(batch, prompt)
     folders = later("model_folder")
-    engine, config = folders.load_engine(folders.find_model_folder(run))
+    engine, config = folders.load_engine(folders.find_model_folder(run), quantize=quantize)
     options = _options(later("build").build_part(config.generation), **asked)
     progress, move = bar("answering")
     with progress:
@@ -134,7 +137,8 @@ class ShownPictures(StrEnum):
 
 
 @app.command(
-    epilog="Examples: `mllm-npu chat runs/digits` · `mllm-npu chat runs/digits --pictures sixel`"
+    epilog="Examples: `mllm-npu chat digits` · `mllm-npu chat runs/digits --pictures sixel` · "
+    "`mllm-npu chat runs/digits --quantize int8`"
 )
 def chat(
     run: Run,
@@ -144,13 +148,14 @@ def chat(
         ShownPictures,
         typer.Option("--pictures", help="How they are shown; auto looks which terminal it is."),
     ] = ShownPictures.AUTO,
+    quantize: Quantize = None,
 ) -> None:
     """Talk in the terminal: text and pictures in, text and pictures out, turn by turn."""
     files = later("inference.picture_files")
     files.check_folder(out)
     pictures = files.open_pictures(images or [])
     build, folders = later("build"), later("model_folder")
-    engine, config = folders.load_engine(folders.find_model_folder(run))
+    engine, config = folders.load_engine(folders.find_model_folder(run), quantize=quantize)
     later("inference.terminal").chat(
         engine,
         options=build.build_part(config.generation),

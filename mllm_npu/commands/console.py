@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +24,35 @@ EXIT_STOPPED = 130
 
 console = Console(stderr=True, highlight=False)
 
+# Where torchao is installed, other libraries import it at start; it warns of kernels for devices
+# that are not there, and they of what they would have from an older one.
+for _talker in (
+    "torchao",
+    "torch.utils._pytree",
+    "diffusers.quantizers.torchao.torchao_quantizer",
+):
+    logging.getLogger(_talker).setLevel(logging.ERROR)
+
+
+class Quantization(StrEnum):
+    """How weights are kept in fewer bytes."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Hydra overrides, e.g. train.max_steps=20", show_default=False),
 ]
-Run = Annotated[Path, typer.Argument(help="Folder of a run, a stage or a model.")]
+Run = Annotated[
+    Path, typer.Argument(help="Folder of a run, a stage or a model, or a shipped model's name.")
+]
+Quantize = Annotated[
+    Quantization | None,
+    typer.Option(help="Keep the weights in fewer bytes; int8 needs mllm-npu[quant]."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON line for machines.")]
 Images = Annotated[
     list[Path] | None, typer.Option("--image", "-i", help="Picture to look at; repeatable.")

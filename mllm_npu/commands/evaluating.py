@@ -12,6 +12,7 @@ import typer
 from mllm_npu.commands.console import Json, Overrides, Run, bar, console, later
 from mllm_npu.commands.ranks import leaving_together
 from mllm_npu.errors import ConfigError
+from mllm_npu.shipped import results_folder
 
 EXIT_UNASKED = 1
 
@@ -54,14 +55,15 @@ def evaluate(
     where every question of a task was refused.
     """
     if overrides:
-        folder = out or run / "evaluation"
+        folder = out or results_folder(run) / "evaluation"
         with leaving_together():
             report = _evaluate_tasks(
                 run, overrides, folder, limit=limit, fresh=fresh, device=device
             )
     else:
         _check_alone(out, fresh=fresh)
-        folder, report = run, _evaluate_world(run, limit=limit, device=device)
+        folder = results_folder(run)
+        report = _evaluate_world(run, limit=limit, device=device)
     if report is None:
         return
     table = later("evaluate.table")
@@ -101,7 +103,7 @@ def _evaluate_world(run: Path, *, limit: int | None, device: str) -> dict[str, A
         report: dict[str, Any] = later("evaluate.suite").evaluate_run(
             engine,
             world=world,
-            run=run,
+            run=results_folder(run),
             options=later("build").build_part(config.generation),
             limit=limit,
             progress=move,

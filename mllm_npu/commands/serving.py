@@ -18,8 +18,9 @@ from typing import Annotated, Any
 import typer
 
 from mllm_npu.commands import ray_options, serving_ray
-from mllm_npu.commands.console import Json, bar, console, later
+from mllm_npu.commands.console import Json, Quantize, bar, console, later
 from mllm_npu.errors import ConfigError
+from mllm_npu.shipped import resolve_run, shipped_names
 
 app = typer.Typer()
 
@@ -73,6 +74,7 @@ def serve(
     drain: Annotated[
         int, typer.Option(min=1, help="Seconds for replies to end in at a stop.")
     ] = 30,
+    quantize: Quantize = None,
     as_json: Json = False,
     ray: ray_options.OnRay = False,
     ray_address: ray_options.Address = None,
@@ -118,7 +120,7 @@ def serve(
     if workers * len(asked) > 1 or ":" in device:
         plan.share_out(device, workers * len(asked))
     for run in asked:
-        plan.add_workers(run, workers, device=device)
+        plan.add_workers(run, workers, device=device, quantize=quantize)
     plan.add_controller(dispatch)
     if page:
         plan.add_page(page_port)
@@ -201,15 +203,18 @@ class _Plan:
         if 0 < len(names) < number:
             console.print(f"{number} workers share {', '.join(names)}, in turn")
 
-    def add_workers(self, run: Path, number: int, *, device: str) -> None:
+    def add_workers(
+        self, run: Path, number: int, *, device: str, quantize: str | None = None
+    ) -> None:
         """Processes that answer with a model; they listen on this machine only.
 
         Raises:
             ConfigError: there is no such folder.
         """
-        if not run.is_dir():
+        if not resolve_run(run).is_dir():
             raise ConfigError(
-                f"{run} was asked for, there is no such folder. Give the folder of a run, or make "
+                f"{run} was asked for, there is no such folder. Give the folder of a run, the name "
+                f"of a model that comes with the package ({', '.join(shipped_names())}), or make "
                 "the run of digits: make demo"
             )
         for port in self.launching.free_ports(number):
@@ -219,6 +224,7 @@ class _Plan:
             command += ["--device", place.device if place else device]
             command += ["--model", str(run), "--controller", self.url, *self.keys]
             command += ["--drain-seconds", str(self.drain)]
+            command += ["--quantize", str(quantize)] if quantize else []
             variables = place.variables if place else {}
             self.workers.append(self._part(name, command, _url(LOOPBACK, port), variables))
         self.parts[:] = self.workers

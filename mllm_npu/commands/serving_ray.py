@@ -17,6 +17,7 @@ import typer
 
 from mllm_npu.commands.console import bar, console, later
 from mllm_npu.errors import ConfigError, ServingError
+from mllm_npu.shipped import resolve_run
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -108,6 +109,11 @@ def _plan(typed: Mapping[str, Any], default_run: Path) -> Any:
             f"--dispatch {typed['dispatch'].value} was asked for. Ray Serve chooses replicas by "
             "their queues; leave it out."
         )
+    if typed["quantize"]:
+        raise ConfigError(
+            f"--quantize {typed['quantize'].value} was asked for. Replicas on Ray keep the weights "
+            "as they are; leave it out."
+        )
     if typed["device"] != "auto":
         later("device.platform").platform_named(typed["device"])
     keys = typed["api_keys"]
@@ -137,6 +143,7 @@ def _models(runs: list[Path], *, is_far: bool) -> dict[str, str]:
     models: dict[str, str] = {}
     for run in runs:
         name, folder = split_name(str(run))
+        folder = resolve_run(folder)
         if not (folder.is_dir() or (name and is_far)):
             raise ConfigError(
                 f"{folder} was asked for, there is no such folder. Give the folder of a run; where "

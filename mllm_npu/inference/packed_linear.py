@@ -71,6 +71,8 @@ def _suits(layer: nn.Module) -> bool:
     if type(layer) is not nn.Linear or layer.weight.numel() < _LEAST:
         return False
     weight = layer.weight
+    if type(weight) is not nn.Parameter:  # a quantised one holds no plain values
+        return False
     return (
         weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.is_inference()
     )

@@ -1,4 +1,4 @@
-"""Read a Hugging Face config from a dict or a folder, and refuse keys its family does not know."""
+"""Read a Hugging Face config from a dict, folder or cached id; refuse keys its family lacks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from mllm_npu.errors import ConfigError, WeightsError
+from mllm_npu.hub_cache import download_advice, part_folder
 from mllm_npu.models.weights import load_weights
 
 _UNDECLARED_KEYS = (
@@ -44,7 +45,8 @@ def read_config(
 
     Args:
         config: ``model_type`` and the keys of that family's config class.
-        path: a folder with ``config.json``; nothing is downloaded and no code in it is run.
+        path: a folder with ``config.json``, or OWNER/NAME of a model in the local cache of the
+            Hugging Face Hub; nothing is downloaded and no code in it is run.
         part: what is being built, for the messages.
 
     Raises:
@@ -56,11 +58,11 @@ def read_config(
         raise ConfigError(f"{part} was given {given}; give exactly one of them.")
     if path is None:
         return _from_dict(dict(config or {}), part)
-    folder = Path(path)
+    folder = part_folder(path)
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"{part} was asked to load {path!r}, but there is no config.json; give a local folder "
-            "of a model."
+            f"of a model.{download_advice(path)}"
         )
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -80,7 +82,7 @@ def build_pretrained(
     Args:
         auto_class: AutoModel or a sibling of it.
         config: from ``read_config``.
-        path: the folder, or None for random weights.
+        path: the folder or the id in the cache, or None for random weights.
         part: what is being built, for the messages.
         options: further keywords of transformers.
 
@@ -90,6 +92,7 @@ def build_pretrained(
     """
     if path is None or torch.get_default_device().type == "meta":
         return auto_class.from_config(config, trust_remote_code=False, **options)
+    path = str(part_folder(path))
     if not any(Path(path).glob("*.safetensors")):
         # Torch files go through our own loader, which runs nothing that is in them.
         with torch.device("meta"):

@@ -46,6 +46,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--name", help="what clients call the model; else its own name")
     add("--model-version", default="1", help="tells apart two workers with one model")
     add("--device", default="auto", help="where the model runs; auto takes the best there is")
+    add("--quantize", help="bfloat16, float16 or int8: keep the weights in fewer bytes")
     add("--controller", help="address of the controller; without it the worker stands alone")
     add("--worker", help="where the controller reaches this worker; else host and port")
     add("--token", help="shared with the controller; better in MLLM_NPU_WORKER_TOKEN")
@@ -89,7 +90,9 @@ def load_service(asked: argparse.Namespace) -> Service:
     """
     limits = read_limits(asked)
     folders = importlib.import_module("mllm_npu.model_folder")
-    engine, config = folders.load_engine(folders.find_model_folder(asked.model), asked.device)
+    engine, config = folders.load_engine(
+        folders.find_model_folder(asked.model), asked.device, quantize=asked.quantize
+    )
     live: Answerer = importlib.import_module("mllm_npu.inference.live_engine").LiveEngine(
         model=engine.model,
         processor=engine.processor,
