@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; echo $$n)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-scenes test test-fast test-npu test-torch-npu lint types floors audit docs-check constraints clean
+.PHONY: help install demo demo-scenes test test-fast test-npu test-torch-npu lint types floors audit docs docs-check ship constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,13 @@ audit: $(VENV)/.installed-dev ## Licences, pins and known vulnerabilities of all
 	-test -x .venv-audit/bin/pip-audit || { sh scripts/make_venv.sh .venv-audit && .venv-audit/bin/python -m pip install -qq pip-audit; }
 	$(PY) scripts/audit_dependencies.py
 
+docs: $(VENV)/.installed-dev ## Build the documentation into site/, English and Chinese
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The pages are in site/index.html; with search: $(PY) -m http.server -d site"
+
+ship: install ## Put the model that make demo has trained into the package, with its hashes
+	$(BIN)/mllm-npu zoo ship runs/digits --as digits
+
 docs-check: $(VENV)/.installed-dev ## Commands, paths and options named in the documentation exist
 	$(BIN)/pytest tests/architecture/test_docs.py
 
@@ -66,7 +73,7 @@ constraints: $(VENV)/.installed-dev ## Write constraints.txt from what is instal
 	$(PY) scripts/freeze_constraints.py
 
 clean: ## Remove caches and build outputs; .venv, data and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find mllm_npu tests scripts demo benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):

@@ -2,7 +2,7 @@
 
 Shape letters: L tokens of one sample, T tokens of a pack, S sequences of a pack, N tokens with a
 target, I tiles, R tiles that are read, G pictures that are drawn, Q tokens per read tile, P tokens
-per drawn picture.
+per drawn picture, M tokens of joined tiles, X tokens that one of those is made of.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ class Sample:
         tile_positions: centre (x, y) of each tile in its picture, 0..1; the whole picture has
             (.5, .5), float32 [I, 2].
         read_tiles: indices into tiles of the ones the language model reads, int64 [R].
-        read_slots: for each read tile the places in input_ids that take its features, int64 [R, Q].
+        read_slots: for each read tile the places in input_ids that take its features, int64 [R, Q];
+            none where tiles are joined.
+        grid_slots: the places that take tokens of joined tiles; None where there are none, int64
+            [M].
+        grid_sources: what each of those is made of: 0 is the learnt newline, 1 + i the i-th token
+            of the read tiles one behind the other, int64 [M, X].
+        grid_weights: shares of those; None where each is one of them, float32 [M, X].
         draw_tiles: indices into tiles of the pictures the model learns to draw, int64 [G].
         draw_slots: for each drawn picture the places in input_ids whose states predict its
             features, int64 [G, P].
@@ -57,6 +63,9 @@ class Sample:
     read_slots: Tensor
     draw_tiles: Tensor
     draw_slots: Tensor
+    grid_slots: Tensor | None = None
+    grid_sources: Tensor | None = None
+    grid_weights: Tensor | None = None
     pictures: Tensor | None = None
     conditions: Tensor | None = None
     condition_weights: Tensor | None = None
@@ -89,7 +98,10 @@ class Batch:
         tiles: uint8 [I, 3, H, W].
         tile_positions: float32 [I, 2].
         read_tiles: int64 [R].
-        read_slots: places in input_ids, int64 [R, Q].
+        read_slots: places in input_ids, int64 [R, Q]; none where tiles are joined.
+        grid_slots: places of tokens of joined tiles, int64 [M], else None.
+        grid_sources: what each is made of, numbered over all read tiles, int64 [M, X], else None.
+        grid_weights: shares of those, float32 [M, X], else None.
         draw_tiles: int64 [G].
         draw_slots: places in input_ids, int64 [G, P].
         draw_weights: 1 for a real drawn picture, 0 for the blank one, float32 [G].
@@ -116,6 +128,9 @@ class Batch:
     draw_slots: Tensor
     draw_weights: Tensor
     draw_sequences: Tensor
+    grid_slots: Tensor | None = None
+    grid_sources: Tensor | None = None
+    grid_weights: Tensor | None = None
     pictures: Tensor | None = None
     conditions: Tensor | None = None
     condition_weights: Tensor | None = None
@@ -161,6 +176,18 @@ def tile_blocks(slots_RQ: Tensor) -> Blocks:
     """The runs of tokens that read tiles are, from their places on the host, int64 [R, Q]."""
     first_and_last: list[list[int]] = slots_RQ[:, [0, -1]].tolist() if slots_RQ.numel() else []
     return tuple(sorted((first, last + 1) for first, last in first_and_last))
+
+
+def whole_tiles(sources_MX: Tensor, per_tile: int) -> Tensor:
+    """For each token of joined tiles the number of its whole picture among the read tiles, [M].
+
+    A picture begins with the tokens of the whole of it, which is the last of its tiles.
+
+    Args:
+        sources_MX: as of `Batch.grid_sources`, on the host.
+        per_tile: Q.
+    """
+    return (sources_MX[:, 0] - 1).div(per_tile, rounding_mode="floor").cummax(0).values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,16 +187,22 @@ def place_objective(
     return placed
 
 
-def build_objective(config: Config, values: StartingValues, processor: Processor) -> Any:
+def build_objective(config: Config, values: StartingValues, processor: Processor | None) -> Any:
     """Compose the model, put low-rank updates into it, and say what is trained.
 
     Values that are read later are not there yet.
+
+    Args:
+        config: of a stage.
+        values: its starting weights.
+        processor: what feeds the model; None where no data will be seen.
 
     Raises:
         ConfigError: parts that do not fit.
     """
     model = compose_model(values)
-    check_fit(model, processor)
+    if processor is not None:
+        check_fit(model, processor)
     if config.lora is not None:
         recipe = build_part(config.lora)
         recipe.apply(recipe.part_of(model))

@@ -19,11 +19,13 @@ from mllm_npu.commands import (
     evaluating,
     harness,
     parity,
+    planning,
     serving,
     setup,
     tokenizer,
     training,
     zoo,
+    zoo_cards,
 )
 from mllm_npu.commands.console import EXIT_STOPPED
 from mllm_npu.errors import MllmNpuError
@@ -55,10 +57,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _EVALUATING = (evaluating, comparing, harness)
-for group in (training, *_EVALUATING, answering, serving, setup, doctor, parity):
+for group in (training, planning, *_EVALUATING, answering, serving, setup, doctor, parity):
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
+zoo.app.add_typer(zoo_cards.app)
 app.add_typer(zoo.app, name="zoo")
 
 

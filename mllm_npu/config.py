@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -51,6 +52,17 @@ def load_config(root: str = "training", overrides: Sequence[str] = ()) -> DictCo
         raise ConfigError(f"{said} Translate the file: mllm-npu config --from-original FILE")
     check_config(config, ROOTS[root])
     return config
+
+
+def offer_option(group: str, name: str, values: Mapping[str, Any]) -> None:
+    """Make an option of a configuration group known that stands in no file, for this process.
+
+    Args:
+        group: such as "models".
+        name: what ``<group>=<name>`` chooses then.
+        values: plain keys and values, as a file of the group would hold them.
+    """
+    ConfigStore.instance().store(group=group, name=name, node=dict(values))
 
 
 def read_config(path: Path, root: str) -> DictConfig:

@@ -35,6 +35,25 @@ def check_fit(model: Any, processor: Processor) -> None:
                 f"processor.{name}={given} does not fit the model, which needs {needed}. "
                 f"Set processor.{name}={needed}."
             )
+    _check_joining(model, processor)
+
+
+def _check_joining(model: Any, processor: Processor) -> None:
+    """Joined tiles need a newline, and a newline is of no use without them."""
+    joins = bool(getattr(processor.any_resolution, "joins", False))
+    has_newline = getattr(model, "newline", None) is not None
+    if joins != has_newline:
+        told = "joins the tokens of tiles" if joins else "leaves every tile by itself"
+        raise ConfigError(
+            f"processor.any_resolution {told}, and the model has "
+            f"{'a' if has_newline else 'no'} newline to end rows with. Set "
+            f"models.newline={str(joins).lower()}, or choose another any_resolution."
+        )
+    if joins and getattr(model, "bidirectional_images", False):
+        raise ConfigError(
+            "bidirectional_images=true was asked for with joined tiles, whose tokens are no tile's "
+            "alone. Set it to false."
+        )
 
 
 def _check_language(language_model: LanguageModel, processor: Processor) -> None:

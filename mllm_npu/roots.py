@@ -63,6 +63,19 @@ class TrainRoot:
 
 
 @dataclass(kw_only=True)
+class PlanRoot(TrainRoot):
+    """What ``mllm-npu plan`` looks ahead at; ``configs/planning.yaml`` fills it.
+
+    Args:
+        cluster: where the run would be.
+        plan: what is asked about it.
+    """
+
+    cluster: Part
+    plan: Part
+
+
+@dataclass(kw_only=True)
 class ModelRoot:
     """What a model folder's ``model.yaml`` says: enough to answer and draw.
 
@@ -98,6 +111,7 @@ class EvaluationRoot:
 
 ROOTS: Mapping[str, type[TrainRoot] | type[ModelRoot] | type[EvaluationRoot]] = {
     "training": TrainRoot,
+    "planning": PlanRoot,
     "model": ModelRoot,
     "evaluation": EvaluationRoot,
 }

@@ -43,10 +43,12 @@ class Decisions:
         not_pinned: why, by name.
         licences: by name: the licence, where it stands (``source``), and the ``reason`` to take it
             where it is not allowed.
+        inactive: by name: why a package is kept that calls itself inactive.
     """
 
     not_pinned: Mapping[str, str]
     licences: Mapping[str, Mapping[str, str]]
+    inactive: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +144,12 @@ def audit_installed(
         if here.partition("+")[0] != version:
             audit.add("pin", name, f"{version} is pinned, {here} is installed; make constraints")
         _audit_licence(audit, name, installed[name], decided.licences.get(name))
-        if INACTIVE in (installed[name].metadata.get_all("Classifier") or []):
+        if INACTIVE not in (installed[name].metadata.get_all("Classifier") or []):
+            continue
+        if name in decided.inactive:
+            why = decided.inactive[name]
+            audit.notes.append(f"{name} calls itself inactive and is kept: {why}")
+        else:
             audit.add("upkeep", name, "its own metadata call it inactive; look for another")
     extra = sorted(installed.keys() - pins.keys() - set(TOOLS))
     if extra:

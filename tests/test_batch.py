@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from mllm_npu.batch import Batch, Losses, LossTerm, Sample
+from mllm_npu.batch import Batch, Losses, LossTerm, Sample, whole_tiles
 
 
 @pytest.fixture
@@ -107,3 +107,9 @@ def test_a_term_without_elements_gives_zero_and_a_gradient():
     loss.backward()
     assert loss == 0.0
     assert total.grad == 1.0
+
+
+def test_the_whole_picture_of_each_joined_token_is_known():
+    """Two pictures: tiles 0, 1 and the whole 2; then a whole by itself, 3. Two tokens a tile."""
+    sources = [[5], [6], [1], [2], [0], [3], [4], [0], [7], [8], [0]]
+    assert whole_tiles(torch.tensor(sources), 2).tolist() == [2] * 8 + [3] * 3

@@ -2,7 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from mllm_npu.config import load_config, plain, read_config, to_yaml, write_config
+from mllm_npu.config import (
+    load_config,
+    offer_option,
+    plain,
+    read_config,
+    to_yaml,
+    write_config,
+)
 from mllm_npu.errors import ConfigError
 
 
@@ -181,3 +188,13 @@ def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path):
 def test_a_task_that_is_not_there_is_answered_with_those_that_are():
     with pytest.raises(ConfigError, match=r"task/nope.*Tasks are bbh, ceval, .*mmlu"):
         load_config("evaluation", ["task=[nope]"])
+
+
+def test_an_option_that_stands_in_no_file_can_be_chosen_and_changed():
+    values = plain(load_config("model", ["models=mllm_tiny"]).models)
+    values["language_weight"] = 0.25
+    offer_option("models", "lent", values)
+    config = load_config("model", ["models=lent", "models.patch_positions=false"])
+    assert plain(config.models) == {**values, "patch_positions": False}
+    with pytest.raises(ConfigError, match="models/borrowed"):
+        load_config("model", ["models=borrowed"])

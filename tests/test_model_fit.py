@@ -25,6 +25,7 @@ FITTING = {
         ({"num_drawn_tokens": 0}, r"num_drawn_tokens=0 does not fit.*needs 9"),
         ({"any_resolution": SimpleNamespace(tile_size=32)}, r"tile_size=32 .*needs 16"),
         ({"max_tokens": 65}, r"max_tokens=65.*at most 64"),
+        ({"any_resolution": SimpleNamespace(tile_size=16, joins=True)}, r"models.newline=true"),
     ],
 )
 def test_processor_and_model_must_agree(change, message):
@@ -47,3 +48,20 @@ def test_a_reader_with_the_processor_of_its_configuration_fits(world):
     with torch.device("meta"):
         check_fit(build_model(config), build_processor(config))
     assert config.processor.num_drawn_tokens == 0
+
+
+def test_joined_tiles_need_a_newline_and_no_tile_that_sees_itself():
+    joining = SimpleNamespace(
+        **{**FITTING, "any_resolution": SimpleNamespace(tile_size=16, joins=True)}
+    )
+    parts = {
+        "language_model": SimpleNamespace(vocab_size=10, max_tokens=64),
+        "projector": SimpleNamespace(num_queries=4),
+        "vision_encoder": SimpleNamespace(tile_size=16),
+        "newline": torch.zeros(3),
+    }
+    check_fit(SimpleNamespace(**parts), joining)
+    with pytest.raises(ConfigError, match=r"bidirectional_images=true"):
+        check_fit(SimpleNamespace(**parts, bidirectional_images=True), joining)
+    with pytest.raises(ConfigError, match=r"a newline to end rows with.*models.newline=false"):
+        check_fit(SimpleNamespace(**parts), SimpleNamespace(**FITTING))

@@ -164,3 +164,21 @@ def test_weights_that_lie_elsewhere_are_files_of_the_model_too(world, tmp_path):
     )
     files = list_model_files(tmp_path / "other", described)
     assert files[-1] == tmp_path / "model" / "model.safetensors"
+
+
+def test_a_shipped_model_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = find_model_folder(Path("digits"))
+    assert (folder / "model.yaml").is_file()
+    with pytest.raises(ConfigError, match="comes with the package: digits"):
+        find_model_folder(Path("digit"))
+
+
+def test_weights_are_kept_in_fewer_bytes_when_that_is_asked(world, tmp_path):
+    config = composed(world)
+    save_model_folder(build_model(config), config, tmp_path / "model")
+    engine, _ = load_engine(tmp_path / "model", device="cpu", quantize="bfloat16")
+    kinds = {value.dtype for value in engine.model.language_model.parameters()}
+    assert kinds == {torch.bfloat16}
+    with pytest.raises(ConfigError, match="quantize='int3'"):
+        load_engine(tmp_path / "model", device="cpu", quantize="int3")

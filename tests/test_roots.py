@@ -8,7 +8,8 @@ def test_every_root_has_a_file_and_explains_its_keys():
     for name, root in ROOTS.items():
         assert (CONFIG_FOLDER / f"{name}.yaml").is_file()
         for field in fields(root):
-            explained = field.name in root.__doc__ or field.name in {
+            documents = " ".join(kind.__doc__ or "" for kind in root.__mro__)
+            explained = field.name in documents or field.name in {
                 "name",
                 "tokenizer",
                 "processor",

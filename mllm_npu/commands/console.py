@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,15 +22,6 @@ EXIT_STOPPED = 130
 """Training was interrupted and can go on; the number shells give a command that Ctrl-C ends."""
 
 console = Console(stderr=True, highlight=False)
-
-# Where torchao is installed, other libraries import it at start; it warns of kernels for devices
-# that are not there, and they of what they would have from an older one.
-for _talker in (
-    "torchao",
-    "torch.utils._pytree",
-    "diffusers.quantizers.torchao.torchao_quantizer",
-):
-    logging.getLogger(_talker).setLevel(logging.ERROR)
 
 
 class Quantization(StrEnum):

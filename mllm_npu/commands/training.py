@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,13 +15,18 @@ app = typer.Typer()
 
 @app.command(
     epilog="Examples: `mllm-npu train experiment=digits` · "
-    "`mllm-npu train experiment=digits/mllm models/language_model=qwen3_tiny name=qwen`"
+    "`mllm-npu train experiment=digits/mllm models/language_model=qwen3_tiny name=qwen` · "
+    "`mllm-npu train experiment=llava/lora --model runs/llava`"
 )
 def train(
     overrides: Overrides = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget what the run folder holds.")
     ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Model folder to go on from: its model, processor and tokenizer."),
+    ] = None,
 ) -> None:
     """Train an experiment: every stage of it, each from where it stopped.
 
@@ -28,6 +34,7 @@ def train(
     """
     stages = later("train.stages")
     with leaving_together():
-        *_, last = stages.train_experiment(overrides or [], fresh=fresh, say=say)
+        parts = [] if model is None else later("zoo.train_further").offer_model(model)
+        *_, last = stages.train_experiment([*parts, *(overrides or [])], fresh=fresh, say=say)
         if stages.is_finished(last):
             say(f"done: {last}")

@@ -22,8 +22,8 @@ from safetensors.torch import save
 
 from mllm_npu.data.companions import find_companion, write_companion
 from mllm_npu.errors import DataError
-from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.length_rule import LengthRule
+from mllm_npu.processing.tiling import Tiling
 
 FORMS_VERSION = "1"
 UNREADABLE_LENGTH = 1
@@ -140,7 +140,7 @@ class FormTable:
         found = np.searchsorted(before, wanted, side="right") - 1
         return np.maximum(np.minimum(found, end - 1) - begin, 0)
 
-    def tokens(self, rule: LengthRule, any_resolution: AnyResolution) -> Integers:
+    def tokens(self, rule: LengthRule, any_resolution: Tiling) -> Integers:
         """Tokens of each form, int64 [F]."""
         systems, users, answers = self.turns.T
         frames = users * rule.user_frame + answers * rule.assistant_frame
@@ -148,13 +148,21 @@ class FormTable:
         frames += np.where(
             self._is_document(), rule.document_end, (systems == 0) * rule.default_system
         )
-        pictures = self._read_tiles(any_resolution) * rule.read_tile
+        pictures = self._sum_reads(
+            lambda width, height, alone: (
+                any_resolution.num_tokens(width, height, per_tile=rule.read_tile, alone=alone)
+                + rule.read_picture
+            )
+        )
         pictures += self.drawn * rule.drawn_picture
         return rule.opening + self.text + frames + pictures
 
-    def tiles(self, any_resolution: AnyResolution) -> Integers:
+    def tiles(self, any_resolution: Tiling) -> Integers:
         """Tiles that the vision encoder sees of each form, int64 [F]."""
-        return self._read_tiles(any_resolution) + self.drawn
+        tiles = self._sum_reads(
+            lambda width, height, alone: any_resolution.num_tiles(width, height, alone=alone)
+        )
+        return tiles + self.drawn
 
     def targets(self, rule: LengthRule) -> Integers:
         """Tokens of each form that carry loss, int64 [F]."""
@@ -190,13 +198,19 @@ class FormTable:
         """Which forms have no turn of a user or the assistant, bool [F]."""
         return self.turns[:, 1:].sum(axis=1) == 0
 
-    def _read_tiles(self, any_resolution: AnyResolution) -> Integers:
-        """Tiles of the read pictures of each form, int64 [F]."""
+    def _sum_reads(self, count: Callable[[int, int, bool], int]) -> Integers:
+        """A count of each read picture, summed over each form, int64 [F].
+
+        Args:
+            count: of a picture's width and height, and of whether it is the only one of its form.
+        """
         if not len(self.reads):
             return np.zeros(len(self.text), dtype=np.int64)
-        sizes, which = np.unique(self.reads, axis=0, return_inverse=True)
-        per_size = [any_resolution.num_tiles(width, height) for width, height in sizes.tolist()]
-        per_read = np.array(per_size, dtype=np.int64)[which.reshape(-1)]
+        num_reads = np.diff(self.first_read)
+        alone = np.repeat(num_reads == 1, num_reads).astype(np.int64)
+        kinds, which = np.unique(np.c_[self.reads, alone], axis=0, return_inverse=True)
+        per_kind = [count(width, height, bool(one)) for width, height, one in kinds.tolist()]
+        per_read = np.array(per_kind, dtype=np.int64)[which.reshape(-1)]
         before = np.concatenate([[0], np.cumsum(per_read)])
         return before[self.first_read[1:]] - before[self.first_read[:-1]]
 

@@ -137,10 +137,11 @@ class Plan:
         """What the plan follows from, so that a position is never applied to another plan."""
         digest = hashlib.sha256(repr(self._told).encode())
         digest.update(self.processor.tokenizer_fingerprint.encode())
-        digest.update(repr(self.processor.length_rule).encode())
-        resolution = self.processor.any_resolution
-        tiles = (resolution.grids, resolution.tile_size, resolution.repeat_single_tile)
-        digest.update(repr(tiles).encode())
+        rule = self.processor.length_rule
+        digest.update(repr(rule).encode())
+        if rule.read_picture:
+            digest.update(f"/{rule.read_picture}".encode())
+        digest.update(repr(self.processor.any_resolution.describe()).encode())
         for source in self.sources:
             digest.update(f"/{source.name}/{source.fingerprint()}".encode())
         return digest.hexdigest()[:16]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _HOST = ("cpu", "meta")
 
@@ -39,3 +45,17 @@ def pick_rows(rows: Tensor, places: Sequence[int]) -> Tensor:
         return rows
     index = torch.tensor(tuple(places), dtype=torch.int64, device="cpu")
     return rows.index_select(0, to_device(index, rows.device))
+
+
+def on_host(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function of host tensors compute for real, also where all around it is only traced.
+
+    A dry run has no values on its device; what the host reads to decide what to do has some.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _disable_current_modes():
+            return function(*args, **kwargs)
+
+    return run

@@ -29,7 +29,7 @@ from torch.distributed.fsdp import (
 
 from mllm_npu.device.platform import platform_of
 from mllm_npu.distributed.mesh import Mesh
-from mllm_npu.distributed.placed import Placed
+from mllm_npu.distributed.placed import Placed, whole_parts
 from mllm_npu.distributed.recompute import RECOMPUTE, Recompute, recompute_block
 from mllm_npu.errors import ConfigError
 from mllm_npu.ops.sequence_exchange import SequenceExchange
@@ -192,9 +192,11 @@ class Parallel:
         offload = CPUOffloadPolicy(pin_memory=device.type != "cpu") if self.cpu_offload else None
         # Once: every call makes groups of ranks, and each of those takes memory on a device.
         ranks = mesh.shards(device)
+        whole = {parameter for part in whole_parts(module) for parameter in part.parameters()}
         for unit in [*units, module]:
             fully_shard(
                 unit,
+                ignored_params=whole,
                 mesh=ranks,
                 mp_policy=precision,
                 offload_policy=offload or OffloadPolicy(),

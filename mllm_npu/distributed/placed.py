@@ -68,6 +68,9 @@ class Placed:
         if not self.is_sharded:
             self.module.to(self.device)
         else:
+            for part in whole_parts(self.module):
+                if any(parameter.device != self.device for parameter in part.parameters()):
+                    part.to(self.device)
             _move_buffers(self.module, self.device)
             # Else the part that is called first would take itself for the whole.
             self.module._get_fsdp_state()._lazy_init()  # type: ignore[operator]
@@ -160,6 +163,12 @@ class Placed:
 
             part.register_forward_pre_hook(begins, prepend=True)
             part.register_forward_hook(ends)
+
+
+def whole_parts(module: nn.Module) -> list[nn.Module]:
+    """Parts that are not sharded, and are not computed in the dtype of the others."""
+    holders = (part for part in module.modules() if hasattr(part, "whole_parts"))
+    return [part for holder in holders for part in holder.whole_parts()]  # type: ignore[operator]
 
 
 def _is_sharded(part: nn.Module) -> bool:

@@ -31,16 +31,19 @@ class ImageTokens:
         device: where scores and hidden states live.
 
     Attributes:
-        begin: id of ``<img>``.
-        block: ids of a whole picture, P + 2 of them.
+        begin: id of ``<img>``; None where pictures have no tags, so that none is drawn.
+        block: ids of a whole picture, P + 2 of them; none without tags.
     """
 
     def __init__(self, *, processor: Processor, vocab_size: int, device: torch.device) -> None:
         ids = processor.image_ids
         self.begin = ids.begin
-        self.block = (ids.begin, *ids.slots[: processor.num_drawn_tokens], ids.end)
+        self.block: tuple[int, ...] = ()
+        if ids.begin is not None and ids.end is not None:
+            self.block = (ids.begin, *ids.slots[: processor.num_drawn_tokens], ids.end)
         banned_C = torch.zeros(vocab_size, dtype=torch.bool)
-        banned_C[[*ids.slots, ids.end, ids.patch_begin, ids.patch_end]] = True
+        closing = (ids.end, ids.patch_begin, ids.patch_end)
+        banned_C[[*ids.slots, *(number for number in closing if number is not None)]] = True
         banned_C[len(processor.tokenizer) :] = True
         if processor.pad_id != processor.eos_id:
             banned_C[processor.pad_id] = True
@@ -54,7 +57,7 @@ class ImageTokens:
             may_draw: for each row whether ``<img>`` may be chosen.
         """
         masked_BC = scores_BC.float().masked_fill(self._banned_C, -torch.inf)
-        if not all(may_draw):
+        if self.begin is not None and not all(may_draw):
             silent_B = torch.tensor([not may for may in may_draw])
             masked_BC[:, self.begin].masked_fill_(to_device(silent_B, masked_BC.device), -torch.inf)
         return masked_BC

@@ -131,7 +131,7 @@ class LiveRow:
         token_id = chosen.token_id
         if token_id in self.stop_ids:
             return self.finish("stop")
-        if token_id == self.image_block[0]:
+        if self.image_block and token_id == self.image_block[0]:
             return self.begin_picture()
         self.num_chosen += 1
         self.ids.append(token_id)

@@ -20,6 +20,9 @@ from mllm_npu.models.language_model.slots import SlotStates
 Marks = NDArray[np.int64]
 """What each token of a prompt is: its id, or a negative number that follows from its picture."""
 
+_MIXER = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, so that multiplying by it loses nothing; 2**64 over the golden ratio."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
@@ -111,10 +114,28 @@ def mark_tokens(sample: Sample, names: Sequence[bytes]) -> Marks:
         names: of its read tiles, see `name_tiles`.
     """
     marks: Marks = sample.input_ids.numpy().astype(np.int64)
-    for name, places in zip(names, sample.read_slots.numpy(), strict=True):
+    for name, places in zip(names, sample.read_slots.numpy(), strict=sample.grid_slots is None):
         first = int.from_bytes(name[:7], "little")
         marks[places] = -1 - first - np.arange(len(places))
+    if sample.grid_slots is not None and sample.grid_sources is not None:
+        marks[sample.grid_slots.numpy()] = _mark_grid(sample, names)
     return marks
+
+
+def _mark_grid(sample: Sample, names: Sequence[bytes]) -> Marks:
+    """Marks of tokens of joined tiles, from the tiles, places and shares they are made of."""
+    assert sample.grid_sources is not None
+    per_tile = sample.read_slots.shape[1]
+    firsts = np.array([int.from_bytes(name[:7], "little") for name in names], dtype=np.int64)
+    tokens = (firsts[:, None] + np.arange(per_tile)).ravel()
+    # The newline is of no tile.
+    parts = np.r_[np.int64(0), tokens].astype(np.uint64)[sample.grid_sources.numpy()] * _MIXER
+    if sample.grid_weights is not None:
+        parts ^= sample.grid_weights.numpy().view(np.uint32)
+    mixed = parts[:, 0]
+    for part in parts.T[1:]:
+        mixed = mixed * _MIXER + part
+    return -1 - (mixed >> np.uint64(1)).astype(np.int64)
 
 
 def common_length(left: Marks, right: Marks) -> int:

@@ -91,12 +91,34 @@ def embed_prompts(
     for sample, num in zip(samples, num_tiles, strict=True):
         embeds_LD = model.language_model.embed(to_device(sample.input_ids, device))
         if num:
-            tokens_MD = read_RQD[start : start + num].flatten(0, 1).to(embeds_LD.dtype)
-            slots_M = to_device(sample.read_slots.flatten(), device)
-            embeds_LD = embeds_LD.index_copy(0, slots_M, tokens_MD)
+            embeds_LD = _place(model, embeds_LD, read_RQD[start : start + num], sample, device)
         start += num
         prompts.append(embeds_LD)
     return prompts
+
+
+def _place(
+    model: GeneralizedMultimodalModel,
+    embeds_LD: Tensor,
+    tokens_RQD: Tensor,
+    sample: Sample,
+    device: torch.device,
+) -> Tensor:
+    if sample.grid_slots is None:
+        slots_M = to_device(sample.read_slots.flatten(), device)
+        return embeds_LD.index_copy(0, slots_M, tokens_RQD.flatten(0, 1).to(embeds_LD.dtype))
+    slots, sources, weights = (
+        None if value is None else to_device(value, device)
+        for value in (sample.grid_slots, sample.grid_sources, sample.grid_weights)
+    )
+    return model.place(
+        embeds_LD,
+        tokens_RQD,
+        slots_RQ=sample.read_slots,
+        grid_slots_M=slots,
+        grid_sources_MX=sources,
+        grid_weights_MX=weights,
+    )
 
 
 def _tiles_of(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:

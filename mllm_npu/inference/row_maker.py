@@ -99,7 +99,7 @@ class RowMaker:
 def _texts_of(sample: Sample) -> Sequence[int]:
     """Ids of a prompt without the slots of its pictures."""
     said = torch.ones(sample.num_tokens, dtype=torch.bool)
-    said[sample.read_slots.flatten()] = False
+    said[sample.read_slots.flatten() if sample.grid_slots is None else sample.grid_slots] = False
     ids: list[int] = sample.input_ids[said].tolist()
     return ids
 

@@ -2,7 +2,7 @@
 
 Shape letters: T packed tokens, I tiles, K vision tokens per tile, V vision width, R tiles that are
 read, Q tokens per read tile, D language width, N tokens with a target, G pictures that are drawn, P
-tokens per drawn picture.
+tokens per drawn picture, M tokens of joined tiles, X tokens that one of those is made of.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mllm_npu.errors import ConfigError, DataError
 from mllm_npu.models.drawing import Drawing
 from mllm_npu.models.drawn_features import DrawnFeatures
 from mllm_npu.models.fit import require_drawing, require_reading, require_weight
+from mllm_npu.models.grid_tokens import join_tokens
 from mllm_npu.models.interfaces import ImageDecoder, LanguageModel, Projector, VisionEncoder
 from mllm_npu.models.losses import FEATURE_LOSSES
 from mllm_npu.ops.cross_entropy import cross_entropy
@@ -33,6 +34,7 @@ class GeneralizedMultimodalModel(nn.Module):
             tokens.
         bidirectional_images: the tokens of a tile see all of the tile, not only what is before
             them.
+        newline: whether there is a learnt embedding that ends the rows of joined tiles.
         language_weight: factor of the language loss.
         pretrained_model_name_path: file or folder that holds its weights, for who builds it; the
             model does not open it.
@@ -41,7 +43,7 @@ class GeneralizedMultimodalModel(nn.Module):
         ConfigError: widths or token numbers of the parts do not fit.
 
     Source: LLaVA (Liu et al. 2023); SEED-X (Ge et al. 2024) for tiles of any resolution and their
-        positions.
+        positions; LLaVA-NeXT (Liu et al. 2024) for joined tiles.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class GeneralizedMultimodalModel(nn.Module):
         projector: Projector,
         patch_positions: bool = False,
         bidirectional_images: bool = False,
+        newline: bool = False,
         language_weight: float = 1.0,
         pretrained_model_name_path: str | None = None,
     ) -> None:
@@ -67,6 +70,7 @@ class GeneralizedMultimodalModel(nn.Module):
         self.language_weight = language_weight
         self.bidirectional_images = bidirectional_images
         self.patch_pos_embed = _position_weights(language_model.width) if patch_positions else None
+        self.newline = _random_embedding(language_model.width) if newline else None
 
     def forward(self, batch: Batch, *, tile_features_IKV: Tensor | None = None) -> Losses:
         """Losses of a pack.
@@ -87,7 +91,7 @@ class GeneralizedMultimodalModel(nn.Module):
 
     def read(self, features_RKV: Tensor, positions_R2: Tensor) -> Tensor:
         """Embeddings of tiles, from features [R, K, V] and places (x, y) [R, 2] -> [R, Q, D]."""
-        tokens_RQD = self.projector(features_RKV)
+        tokens_RQD = self.projector(_as_taken(features_RKV, self.projector))
         if self.patch_pos_embed is None:
             return tokens_RQD
         places_R4 = torch.cat([positions_R2, 1 - positions_R2], 1) / 2
@@ -98,7 +102,7 @@ class GeneralizedMultimodalModel(nn.Module):
 
         Raises:
             DataError: the pack has another number of slots per tile than the projector gives
-                tokens.
+                tokens, or joined tiles that the model has no newline for.
         """
         if batch.read_slots.shape[1] != self.projector.num_queries:
             raise DataError(
@@ -114,9 +118,48 @@ class GeneralizedMultimodalModel(nn.Module):
             features_IKV.index_select(0, batch.read_tiles),
             batch.tile_positions.index_select(0, batch.read_tiles),
         )
-        return embeds_TD.index_copy(
-            0, batch.read_slots.flatten(), tokens_RQD.flatten(0, 1).to(embeds_TD.dtype)
+        return self.place(
+            embeds_TD,
+            tokens_RQD,
+            slots_RQ=batch.read_slots,
+            grid_slots_M=batch.grid_slots,
+            grid_sources_MX=batch.grid_sources,
+            grid_weights_MX=batch.grid_weights,
         )
+
+    def place(
+        self,
+        embeds_TD: Tensor,
+        tokens_RQD: Tensor,
+        *,
+        slots_RQ: Tensor,
+        grid_slots_M: Tensor | None = None,
+        grid_sources_MX: Tensor | None = None,
+        grid_weights_MX: Tensor | None = None,
+    ) -> Tensor:
+        """Put the tokens of tiles into their slots, as they are or joined, float [T, D].
+
+        Args:
+            embeds_TD: of the texts.
+            tokens_RQD: from ``read``.
+            slots_RQ: places of tiles that stand by themselves, int64.
+            grid_slots_M: places of joined tiles, int64.
+            grid_sources_MX: what each of them is made of, see `mllm_npu.batch.Batch`.
+            grid_weights_MX: shares of those.
+
+        Raises:
+            DataError: there are joined tiles and the model has no newline.
+        """
+        if grid_slots_M is None or grid_sources_MX is None:
+            tokens_MD = tokens_RQD.flatten(0, 1)
+            return embeds_TD.index_copy(0, slots_RQ.flatten(), tokens_MD.to(embeds_TD.dtype))
+        if self.newline is None:
+            raise DataError(
+                "The tiles of the batch are joined, and the model has no newline to end rows with; "
+                "build it with newline=true, or set processor.any_resolution to AnyResolution."
+            )
+        tokens_MD = join_tokens(tokens_RQD, self.newline, grid_sources_MX, grid_weights_MX)
+        return embeds_TD.index_copy(0, grid_slots_M, tokens_MD.to(embeds_TD.dtype))
 
     def hidden(self, batch: Batch, *, tile_features_IKV: Tensor | None = None) -> Tensor:
         """Last hidden states of a pack, float [T, D]."""
@@ -160,6 +203,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
         drawn_features: the space of those features (pooled, standardised).
         patch_positions: see `GeneralizedMultimodalModel`.
         bidirectional_images: see `GeneralizedMultimodalModel`.
+        newline: see `GeneralizedMultimodalModel`.
         language_weight: factor of the language loss.
         image_weight: factor of the feature loss.
         image_loss: "mse" or "cosine".
@@ -182,6 +226,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
         image_decoder: ImageDecoder | None = None,
         patch_positions: bool = False,
         bidirectional_images: bool = False,
+        newline: bool = False,
         language_weight: float = 1.0,
         image_weight: float = 1.0,
         image_loss: Literal["mse", "cosine"] = "mse",
@@ -193,6 +238,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
             projector=projector,
             patch_positions=patch_positions,
             bidirectional_images=bidirectional_images,
+            newline=newline,
             language_weight=language_weight,
             pretrained_model_name_path=pretrained_model_name_path,
         )
@@ -212,7 +258,7 @@ class SEED(GeneralizedMultimodalModel, Drawing):
 
     def predict_features(self, hidden_GPD: Tensor) -> Tensor:
         """Features that the states at drawn slots stand for, float [G, P, D] -> [G, P, V]."""
-        return self.output_projector(hidden_GPD)
+        return self.output_projector(_as_taken(hidden_GPD, self.output_projector))
 
     def drawn_hidden(self, batch: Batch, hidden_TD: Tensor) -> Tensor:
         """States at the slots of the drawn pictures, float [G, P, D].
@@ -242,6 +288,17 @@ class SEED(GeneralizedMultimodalModel, Drawing):
             per_target=per_target,
             per_drawn=per_drawn.detach(),
         )
+
+
+def _as_taken(features: Tensor, part: nn.Module) -> Tensor:
+    """Features in the type a part computes in, where no autocast sees to that."""
+    device, parameter = features.device.type, next(part.parameters(), None)
+    is_cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return features if is_cast or parameter is None else features.to(parameter.dtype)
+
+
+def _random_embedding(width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.normal_(torch.empty(width), std=width**-0.5))
 
 
 def _position_weights(width: int) -> nn.Parameter:

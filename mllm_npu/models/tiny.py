@@ -83,7 +83,11 @@ def tiny_projector(
     kind: Literal["attention", "mlp", "pool"], *, input_dim: int, output_dim: int, num_tokens: int
 ) -> Projector:
     """A projector that gives `NUM_QUERIES` tokens."""
-    sizes = {"input_dim": input_dim, "output_dim": output_dim, "num_queries": NUM_QUERIES}
+    sizes: dict[str, Any] = {
+        "input_dim": input_dim,
+        "output_dim": output_dim,
+        "num_queries": NUM_QUERIES,
+    }
     if kind == "attention":
         return AttentionResampler(**sizes)
     if kind == "mlp":

@@ -2,8 +2,8 @@
 
 Known layouts, recognised by their names alone and free to be mixed: what `save_weights` writes;
 ``qwen_vit_G.pt``; ``pytorch_model.bin`` of mllm-npu with the names of peft before and after 0.6;
-the agent, language model and de-tokenizer of SEED-X; folders of Hugging Face models and adapters;
-pipelines of diffusers.
+the agent, language model and de-tokenizer of SEED-X; folders of Hugging Face models and adapters,
+those of the LLaVA family among them; pipelines of diffusers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from typing import Literal
 Role = Literal["value", "lora_A", "lora_B", "unused"]
 
 _RENAMED = (
+    # the LLaVA family, as its hub has it, and as transformers names it in memory
+    (r"^(?:model\.)?vision_tower\.(?:vision_model\.)?", "vision_encoder.vision_model."),
+    (r"^(?:model\.)?multi_modal_projector\.linear_1\.", "projector.mlp.0."),
+    (r"^(?:model\.)?multi_modal_projector\.linear_2\.", "projector.mlp.2."),
+    (r"^(?:model\.)?image_newline$", "newline"),
+    (r"^model\.language_model\.", "language_model.causal_lm.model."),
     # SEED-X: agent/pytorch_model.bin
     (r"^llm\.", "language_model."),
     (r"^input_resampler\.", "projector."),
@@ -50,6 +56,7 @@ _HOMES = (
     "image_decoder.vae.",
 )
 """Where names without a prefix may belong, and what a part alone does not have."""
+_LANGUAGE_HOME = "language_model.causal_lm."
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,9 @@ def _put(place: Place, home: str, cut: str, known: frozenset[str], parts: Collec
             return Place(place.name, "unused")
         return Place(place.name.removeprefix(cut), place.role)
     name = place.name if place.name in known else home + place.name
+    if name not in known and _LANGUAGE_HOME + place.name in known:
+        # LLaVA in memory: the head stands outside of the language model.
+        name = _LANGUAGE_HOME + place.name
     first = name.partition(".")[0]
     of_another_part = first in _PARTS and first not in parts
     return Place(name, "unused" if of_another_part else place.role)
@@ -135,6 +145,7 @@ _PARTS = frozenset(
         "image_decoder",
         "drawn_features",
         "patch_pos_embed",
+        "newline",
     }
 )
 

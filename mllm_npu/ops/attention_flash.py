@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from mllm_npu.device.platform import load_extension
+from mllm_npu.ops import pretended_kernels
 from mllm_npu.ops.attention_options import BandOptions, PackOptions, ScoreOptions
 from mllm_npu.ops.autocast import compute_dtype, in_compute_dtype
 from mllm_npu.ops.causal_part import Attended, CausalPart, Gradients
 from mllm_npu.ops.packing import Packing, PairPacking
+from mllm_npu.ops.ways import pretends
 
 CUDA = "cuda"
 """torch's type of the device."""
@@ -28,9 +30,13 @@ _DTYPES = (torch.float16, torch.bfloat16)
 _LEAST_CAPABILITY = (8, 0)
 
 
-@functools.cache
 def library() -> Callable[..., Tensor] | None:
     """The function of the flash_attn package, where it loads and knows windows (from 2.3 on)."""
+    return pretended_kernels.flash_attention if pretends(CUDA) else _library()
+
+
+@functools.cache
+def _library() -> Callable[..., Tensor] | None:
     return _find("flash_attn", "flash_attn_varlen_func", {"window_size"})
 
 
@@ -84,6 +90,8 @@ def attend_varlen(
     function = library()
     if function is not None:
         given |= {"dropout_p": options.dropout, "causal": right == 0}
+        if pretends(CUDA):  # bounds without values tell no lengths
+            given["lengths"] = (queries.lengths, keys.lengths)
         return function(q, k, v, *pack, softmax_scale=scale, **given)
     kernel: Any = torch_kernel()
     if _knows(kernel, "enable_gqa"):  # where it does not, it shares key heads without being asked
@@ -114,9 +122,13 @@ def _backward_part(grad_THE: Tensor, whole: Attended, packing: Packing, scale: f
     return backward(*inputs, *kept, *pack, state, q_THE.new_empty(0), scale=scale)
 
 
-@functools.cache
 def is_able(device: torch.device) -> bool:
     """Whether the device is new enough for flash kernels."""
+    return pretends(CUDA) or _is_able(device)
+
+
+@functools.cache
+def _is_able(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
 
 

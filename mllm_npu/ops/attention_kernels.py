@@ -14,6 +14,7 @@ _NAMES = (
     "torch_attn::_varlen_attn",
     "flash_attn::_flash_attn_varlen_forward",
     "npu::npu_fusion_attention",
+    "mllm_npu::fused_attention",
 )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from mllm_npu.ops.attention_options import BandOptions, PackOptions, RowOptions, ScoreOptions
 from mllm_npu.ops.autocast import compute_dtype, in_compute_dtype
 from mllm_npu.ops.causal_part import Attended, CausalPart, Gradients
-from mllm_npu.ops.npu_extension import NPU, compressed_mask, fused_ops, takes_dtype
+from mllm_npu.ops.npu_extension import NPU, causal_mask, fused_ops, takes_dtype
 from mllm_npu.ops.packing import Packing, PairPacking
 
 _MOST_HEADS = 256
@@ -145,7 +145,7 @@ def _limits(left: int | None, right: int | None, device: torch.device) -> dict[s
     """How a query's band of keys is told to the kernel."""
     if left is None and right is None:
         return {}
-    limits: dict[str, Any] = {"atten_mask": compressed_mask(device), "sparse_mode": _CAUSAL}
+    limits: dict[str, Any] = {"atten_mask": causal_mask(device), "sparse_mode": _CAUSAL}
     if left is None and right == 0:
         return limits
     before, after = (_UNLIMITED if side is None else side for side in (left, right))

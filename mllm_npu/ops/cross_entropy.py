@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mllm_npu.ops.ways import Op, Way
+from mllm_npu.ops.ways import Op, Way, device_of
 
 MAX_LOGITS = 2**27
 """Logits held at once, 256 MiB in bfloat16, and their gradients beside them; what is more goes in
@@ -117,7 +117,7 @@ class _Losses(torch.autograd.Function):
 
 
 def _split(logits_NW: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
-    at_once = _WIDENED if logits_NW.device.type == "cpu" else _WIDENED_BY_ACCELERATORS
+    at_once = _WIDENED if device_of(logits_NW) == "cpu" else _WIDENED_BY_ACCELERATORS
     rows = max(1, at_once // logits_NW.shape[-1])
     return [torch.split(part, rows) for part in (logits_NW, *others)]
 

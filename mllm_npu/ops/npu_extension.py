@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from mllm_npu.device.transfer import to_device
+from mllm_npu.ops import pretended_kernels
+from mllm_npu.ops.ways import keep_while_pretending, pretends
 
 NPU = "npu"
 """torch's type of the device."""
@@ -19,6 +21,8 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 def fused_ops() -> Any:
     """The package with the kernels; whoever has a tensor on such a device has it installed."""
+    if pretends(NPU):
+        return pretended_kernels
     return importlib.import_module("torch_npu")
 
 
@@ -39,3 +43,12 @@ def compressed_mask(device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # else no training step could keep it afterwards
         later = torch.ones(_EDGE, _EDGE, dtype=torch.bool, device="cpu").triu_(1)
         return to_device(later, device)
+
+
+def causal_mask(device: torch.device) -> Tensor:
+    """The same; where the device is only pretended, a fake one that ends with the pretence."""
+    if not pretends(NPU):
+        return compressed_mask(device)
+    return keep_while_pretending(
+        "mask", lambda: torch.empty(_EDGE, _EDGE, dtype=torch.bool, device=device)
+    )

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mllm_npu.ops import pretended_kernels
 from mllm_npu.ops.autocast import without_autocast
 from mllm_npu.ops.npu_extension import NPU, fused_ops, takes_dtype
-from mllm_npu.ops.ways import Op, Way
+from mllm_npu.ops.ways import Op, Way, pretends
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -55,6 +56,8 @@ def _fused(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 def _by_torch(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """In the wider dtype of both: of two dtypes torch has no kernel."""
     dtype = torch.promote_types(x.dtype, weight_D.dtype)
+    if pretends("cuda"):  # torch writes it out on the device the tensors are on
+        return pretended_kernels.npu_rms_norm(x.to(dtype), weight_D.to(dtype), eps)[0]
     with without_autocast(x):
         return F.rms_norm(x.to(dtype), weight_D.shape, weight_D.to(dtype), eps)
 

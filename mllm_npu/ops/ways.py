@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -86,6 +86,8 @@ class _Setting:
 
     only_reference: bool
     calls: Counter[tuple[str, str]]
+    pretended: str | None = None
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 _setting = _Setting(only_reference=False, calls=Counter())
@@ -95,13 +97,15 @@ def device_of(tensor: object) -> str:
     """Type of the device whose kernels may read the tensor.
 
     A tensor that stands for others (sharded, functional) holds nothing such a kernel could read; a
-    fake one of a device that is there says how that would compute.
+    fake one of a device that is there, or that is pretended, says how that would compute.
 
     Returns:
         torch's device type, or "" where only what torch itself composes may be used.
     """
     if not isinstance(tensor, Tensor):
         return ""
+    if _setting.pretended is not None and isinstance(tensor, FakeTensor):
+        return _setting.pretended
     kind = tensor.device.type
     if kind == "cpu" or type(tensor) in (Tensor, Parameter):
         return kind
@@ -121,6 +125,47 @@ def only_reference() -> Iterator[None]:
         yield
     finally:
         _setting.only_reference = before
+
+
+@contextmanager
+def pretend(device: str) -> Iterator[None]:
+    """Compute with fake tensors as a device would that need not be there, while this is open.
+
+    Whatever device they say they are on, they are computed in the ways of this one, and kernels
+    that this machine lacks are stood in for (see `pretended_kernels`).
+
+    Args:
+        device: torch's type of it.
+    """
+    before = _setting.pretended
+    _setting.pretended = device
+    try:
+        yield
+    finally:
+        _setting.pretended = before
+        _setting.kept.clear()
+
+
+def keep_while_pretending(name: str, make: Callable[[], Tensor]) -> Tensor:
+    """A tensor that is made once and kept until the pretence ends.
+
+    Args:
+        name: of it.
+        make: gives it.
+    """
+    if name not in _setting.kept:
+        _setting.kept[name] = make()
+    return _setting.kept[name]
+
+
+def kept_tensors() -> list[Tensor]:
+    """What is kept until the pretence ends."""
+    return list(_setting.kept.values())
+
+
+def pretends(device: str) -> bool:
+    """Whether this device is only pretended now."""
+    return _setting.pretended == device
 
 
 def calls() -> Counter[tuple[str, str]]:

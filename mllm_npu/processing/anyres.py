@@ -1,5 +1,7 @@
 """Cut a picture of any size into tiles of one size: the best grid, then the whole picture.
 
+Every tile stands by itself. `mllm_npu.processing.joined_tiles` joins them to one grid.
+
 Shape letters: I tiles, S pixels of a tile's edge.
 """
 
@@ -15,12 +17,13 @@ from mllm_npu.errors import ConfigError
 from mllm_npu.processing.image_transform import stretch
 from mllm_npu.processing.raster import Picture
 from mllm_npu.processing.tile_buffer import TileBuffer
+from mllm_npu.processing.tiling import Tiling
 
 Grid = tuple[int, int]
 """Columns and rows of tiles."""
 
 
-class AnyResolution:
+class AnyResolution(Tiling):
     """Chooses a grid for a picture and cuts it.
 
     Args:
@@ -48,7 +51,7 @@ class AnyResolution:
             raise ConfigError(f"tile_size={tile_size} was asked for. Give at least one pixel.")
         if not grids:
             raise ConfigError("No grid was given. Give at least one, such as grids=[1x1].")
-        self.grids = tuple(_parse(grid) for grid in grids)
+        self.grids = tuple(parse_grid(grid) for grid in grids)
         self.tile_size = tile_size
         self.repeat_single_tile = repeat_single_tile
         self.exact = exact
@@ -61,7 +64,7 @@ class AnyResolution:
         """
         return _choose(self.grids, self.tile_size, width, height)
 
-    def num_tiles(self, width: int, height: int) -> int:
+    def num_tiles(self, width: int, height: int, *, alone: bool = True) -> int:
         """Tiles of a picture of that many pixels, the whole picture among them."""
         columns, rows = self.choose(width, height)
         return 1 if self._is_single((columns, rows)) else columns * rows + 1
@@ -71,18 +74,10 @@ class AnyResolution:
         """Tiles of the largest grid, the whole picture among them."""
         return max(1 if self._is_single(grid) else grid[0] * grid[1] + 1 for grid in self.grids)
 
-    def split(self, picture: Picture, *, buffer: TileBuffer | None = None) -> tuple[Tensor, Tensor]:
-        """Cut a picture, stretching it onto the grid.
-
-        Args:
-            picture: of any size.
-            buffer: gives the memory of the tiles.
-
-        Returns:
-            Tiles row by row, then the whole picture, uint8 [I, 3, S, S]; and the centre (x, y) of
-            each in the picture, 0..1, float32 [I, 2]. Tiles lie in memory as rows of RGB triples,
-            as pictures do.
-        """
+    def split(
+        self, picture: Picture, *, alone: bool = True, buffer: TileBuffer | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cut a picture, stretching it onto the grid; see `Tiling.split`."""
         columns, rows = self.choose(picture.width, picture.height)
         size = self.tile_size
         count = 1 if self._is_single((columns, rows)) else columns * rows + 1
@@ -95,23 +90,22 @@ class AnyResolution:
             triples = stretched.permute(1, 2, 0).contiguous()
             grid = tiles[:-1].permute(0, 2, 3, 1).view(rows, columns, size, size, 3)
             grid.copy_(triples.view(rows, size, columns, size, 3).transpose(1, 2))
-        return tiles, _centres(columns, rows) if count > 1 else _centres(0, 0)
+        return tiles, tile_centres(columns, rows) if count > 1 else tile_centres(0, 0)
 
     def whole(self, picture: Picture, *, out: Tensor | None = None) -> Tensor:
-        """The whole picture as one tile, uint8 [3, S, S].
-
-        Args:
-            picture: of any size.
-            out: takes the tile, uint8 [1, 3, S, S].
-        """
+        """The whole picture as one tile, stretched, uint8 [3, S, S]; see `Tiling.whole`."""
         return stretch(picture, self.tile_size, exact=self.exact, out=out)
+
+    def describe(self) -> tuple[object, ...]:
+        """Grids, size of a tile, and whether a small picture has two."""
+        return self.grids, self.tile_size, self.repeat_single_tile
 
     def _is_single(self, grid: Grid) -> bool:
         return grid == (1, 1) and not self.repeat_single_tile
 
 
 @lru_cache(maxsize=256)
-def _centres(columns: int, rows: int) -> Tensor:
+def tile_centres(columns: int, rows: int) -> Tensor:
     """Centre of each tile of a grid, then of the whole picture, float32 [I, 2]."""
     grid = [
         ((column + 0.5) / columns, (row + 0.5) / rows)
@@ -122,10 +116,16 @@ def _centres(columns: int, rows: int) -> Tensor:
 
 
 @lru_cache(maxsize=65536)
+def sharpest_grid(grids: tuple[Grid, ...], tile_size: int, width: int, height: int) -> Grid:
+    """The grid that keeps most of a picture's pixels; of equals the smallest, then the first."""
+    return min(grids, key=lambda grid: _loss_of_detail(grid, tile_size, width, height))
+
+
+@lru_cache(maxsize=65536)
 def _choose(grids: tuple[Grid, ...], tile_size: int, width: int, height: int) -> Grid:
     """See ``AnyResolution.choose``; kept, because pictures of a data set share few sizes."""
     size = (width, height)
-    sharp = min(grids, key=lambda grid: _loss_of_detail(grid, tile_size, *size))
+    sharp = sharpest_grid(grids, tile_size, width, height)
     shaped = min(grids, key=lambda grid: _distortion(grid, tile_size, *size))
     return shaped if sharp[0] * sharp[1] > shaped[0] * shaped[1] else sharp
 
@@ -146,7 +146,12 @@ def _distortion(grid: Grid, tile_size: int, width: int, height: int) -> tuple[fl
     )
 
 
-def _parse(grid: str) -> Grid:
+def parse_grid(grid: str) -> Grid:
+    """Columns and rows of ``<columns>x<rows>``.
+
+    Raises:
+        ConfigError: it says something else.
+    """
     columns, cross, rows = grid.partition("x")
     if not (cross and columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
         raise ConfigError(f"The grid {grid!r} was asked for. Write <columns>x<rows>, such as 2x3.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mllm_npu.errors import ConfigError
-from mllm_npu.processing.conversation import Conversation, Part, Role, Text, Turn
+from mllm_npu.processing.conversation import Conversation, Part, ReadImage, Role, Text, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,11 @@ class ChatTemplate:
         user_suffix: after it.
         assistant_prefix: before what the assistant says; never learnt, it is given to the model.
         assistant_suffix: after it.
+        assistant_gap: between assistant_prefix and what the assistant says, learnt with that; it is
+            left out where the assistant is to go on, as in ``ASSISTANT:`` before `` A cat``.
+        picture_suffix: after a picture that is read, such as a line break.
+        suffix_each_picture: whether it follows every one of several pictures side by side, or the
+            last of them.
         learn_suffix: whether assistant_suffix is learnt where the turn is.
         close_with_eos: whether the end-of-text token follows assistant_suffix. False where the
             suffix spells the token that ends an answer, as in ``<|im_end|>``. A document at the end
@@ -68,6 +74,9 @@ class ChatTemplate:
         user_suffix: str = "",
         assistant_prefix: str = "",
         assistant_suffix: str = "",
+        assistant_gap: str = "",
+        picture_suffix: str = "",
+        suffix_each_picture: bool = True,
         learn_suffix: bool = True,
         close_with_eos: bool = True,
     ) -> None:
@@ -78,6 +87,9 @@ class ChatTemplate:
                 "or give a suffix that ends an answer and learn_suffix=True."
             )
         self.system = system
+        self.assistant_gap = assistant_gap
+        self.picture_suffix = picture_suffix
+        self.suffix_each_picture = suffix_each_picture
         self.learn_suffix = learn_suffix
         self.close_with_eos = close_with_eos
         self._frames: dict[Role, tuple[str, str]] = {
@@ -117,8 +129,13 @@ class ChatTemplate:
         prefix, suffix = self._frames[turn.role]
         if prefix:
             yield Frame(text=prefix)
-        for part in turn.parts:
+        if self.assistant_gap and turn.role == "assistant":
+            yield Frame(text=self.assistant_gap, learn=turn.learn)
+        for part, after in itertools.zip_longest(turn.parts, turn.parts[1:]):
             yield Said(part=part, learn=turn.learn)
+            is_last = self.suffix_each_picture or not isinstance(after, ReadImage)
+            if self.picture_suffix and isinstance(part, ReadImage) and is_last:
+                yield Frame(text=self.picture_suffix)
         speaks = turn.role == "assistant"
         if is_open and speaks:
             return

@@ -24,7 +24,9 @@ class TokenLayout:
         conversation: whose tokens they are.
         ids: token ids.
         labels: the ids that are learnt, IGNORED_LABEL elsewhere.
-        read_starts: place of the first slot of every read tile.
+        read_starts: place of the first slot of every read tile that stands by itself.
+        grid_starts: place of the first token of every read picture whose tiles are joined.
+        num_joined: their tiles.
         draw_starts: place of the first slot of every drawn picture.
         pictures: the pictures behind them, in reading order.
     """
@@ -33,6 +35,8 @@ class TokenLayout:
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     read_starts: list[int] = field(default_factory=list)
+    grid_starts: list[int] = field(default_factory=list)
+    num_joined: int = 0
     draw_starts: list[int] = field(default_factory=list)
     pictures: list[ReadImage | DrawnImage] = field(default_factory=list)
 
@@ -44,19 +48,39 @@ class TokenLayout:
     @property
     def num_tiles(self) -> int:
         """Tiles that the vision encoder sees of the pictures so far."""
-        return len(self.read_starts) + len(self.draw_starts)
+        return len(self.read_starts) + self.num_joined + len(self.draw_starts)
 
     def add(self, ids: Sequence[int], *, learn: bool) -> None:
         """Append tokens."""
         self.ids.extend(ids)
         self.labels.extend(ids if learn else (IGNORED_LABEL,) * len(ids))
 
-    def add_read(self, part: ReadImage, blocks: Sequence[Sequence[int]]) -> None:
-        """Append a picture that is read, one block of tag, slots, tag per tile."""
+    def add_labelled(self, ids: Sequence[int], labels: Sequence[int]) -> None:
+        """Append tokens of which some are learnt."""
+        self.ids.extend(ids)
+        self.labels.extend(labels)
+
+    def add_read(
+        self, part: ReadImage, blocks: Sequence[Sequence[int]], *, num_before: int = 1
+    ) -> None:
+        """Append a picture that is read.
+
+        Args:
+            part: the picture.
+            blocks: ids of each tile.
+            num_before: those of them in front of its slots.
+        """
         self.pictures.append(part)
         for block in blocks:
-            self.read_starts.append(len(self.ids) + 1)
+            self.read_starts.append(len(self.ids) + num_before)
             self.add(block, learn=False)
+
+    def add_joined(self, part: ReadImage, ids: Sequence[int], num_tiles: int) -> None:
+        """Append a picture that is read, whose tiles are joined to as many tokens."""
+        self.pictures.append(part)
+        self.grid_starts.append(len(self.ids))
+        self.num_joined += num_tiles
+        self.add(ids, learn=False)
 
     def add_drawn(self, part: DrawnImage, block: Sequence[int]) -> None:
         """Append a picture that is learnt; of its block only the opening tag has a label."""

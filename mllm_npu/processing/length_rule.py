@@ -7,7 +7,7 @@ known from its index without encoding it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from mllm_npu.processing.chat_template import ChatTemplate
@@ -27,6 +27,7 @@ class LengthRule:
         read_tile: for each tile that is read.
         drawn_picture: for each picture that is drawn.
         learnt_answer: learnt tokens of the frame of an answer.
+        read_picture: behind each picture that is read.
     """
 
     opening: int
@@ -38,6 +39,8 @@ class LengthRule:
     read_tile: int
     drawn_picture: int
     learnt_answer: int
+    # Plans are told apart by how a rule is written, and those without such tokens stay the same.
+    read_picture: int = field(default=0, repr=False)
 
     @classmethod
     def of(
@@ -61,14 +64,16 @@ class LengthRule:
         system, user, assistant, _ = (count(a) + count(b) for a, b in template.frames)
         _, suffix = template.frames[2]
         ends, own_system = int(template.close_with_eos), count(template.system)
+        gap = count(template.assistant_gap)
         return cls(
             opening=opening,
             default_system=system + own_system if own_system else 0,
             system_frame=system,
             user_frame=user,
-            assistant_frame=assistant + ends,
+            assistant_frame=assistant + gap + ends,
             document_end=1,
             read_tile=read_tile,
             drawn_picture=drawn_picture,
-            learnt_answer=count(suffix) * template.learn_suffix + ends,
+            learnt_answer=count(suffix) * template.learn_suffix + gap + ends,
+            read_picture=count(template.picture_suffix),
         )

@@ -17,8 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mllm_npu.batch import Sample
-from mllm_npu.errors import ConfigError, TooLongError
-from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.errors import TooLongError
 from mllm_npu.processing.augment import AffineAugment
 from mllm_npu.processing.chat_template import ChatTemplate, End, Frame, Said
 from mllm_npu.processing.conversation import (
@@ -28,13 +27,17 @@ from mllm_npu.processing.conversation import (
     Text,
 )
 from mllm_npu.processing.conversation_check import check_turns, refuse
+from mllm_npu.processing.grid_slots import place_grids
 from mllm_npu.processing.grounding import Box, parse_boxes
 from mllm_npu.processing.layout import TokenLayout, slot_places
 from mllm_npu.processing.length_rule import LengthRule
+from mllm_npu.processing.processor_check import check_sizes, check_tokens
 from mllm_npu.processing.raster import Picture, to_pillow
 from mllm_npu.processing.sample_pixels import cut_pictures, decode_or_skip
 from mllm_npu.processing.special_tokens import ImageIds, box_ids, reserved_ids
+from mllm_npu.processing.text_run import TextRun
 from mllm_npu.processing.tile_buffer import TileBuffer
+from mllm_npu.processing.tiling import Tiling
 
 _CACHED_PIECES = 16384
 _LONGEST_CACHED_PIECE = 512
@@ -44,8 +47,9 @@ class Processor:
     """Encodes conversations for training, evaluation and serving, and decodes answers.
 
     A read picture is ``{<patch> slots </patch>}`` for every tile but the last, then ``<img> slots
-    </img>`` for the whole picture; every tile uses the same slot ids. A drawn picture is
-    ``<img> slots </img>`` with a label on ``<img>`` only, and needs one tile, the whole picture.
+    </img>`` for the whole picture; every tile uses the same slot ids. With an ``image_token`` it is
+    that token as often as the picture has features. A drawn picture is ``<img> slots </img>`` with
+    a label on ``<img>`` only, and needs one tile, the whole picture.
 
     Args:
         tokenizer: one with image tokens and an end-of-text token.
@@ -58,6 +62,11 @@ class Processor:
         picture_size: edge of the drawn pictures an image decoder is trained on; None: no decoder.
         condition_pictures: whether that decoder takes the picture before a drawn one, to change it.
         augment: distorts pictures where ``encode`` is given an rng.
+        image_token: the one token that stands for every feature of a read picture, such as
+            ``<image>``, with no tags around; None for tags and slots.
+        join_texts: tokenise what stands between two pictures as one text, as models from elsewhere
+            were trained; planned lengths are then upper bounds. False tokenises every text and
+            every frame by itself.
 
     Attributes:
         image_ids: ids of the image tokens.
@@ -72,7 +81,7 @@ class Processor:
         self,
         *,
         tokenizer: PreTrainedTokenizerFast,
-        any_resolution: AnyResolution,
+        any_resolution: Tiling,
         chat_template: ChatTemplate,
         num_read_tokens: int,
         num_drawn_tokens: int,
@@ -80,6 +89,8 @@ class Processor:
         picture_size: int | None = None,
         condition_pictures: bool = False,
         augment: AffineAugment | None = None,
+        image_token: str | None = None,
+        join_texts: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.any_resolution = any_resolution
@@ -90,26 +101,14 @@ class Processor:
         self.picture_size = picture_size
         self.condition_pictures = condition_pictures
         self.augment = augment
-        self.image_ids = ImageIds.of(tokenizer)
-        num_slots = len(self.image_ids.slots)
-        if not (1 <= num_read_tokens <= num_slots and 0 <= num_drawn_tokens <= num_slots):
-            raise ConfigError(
-                f"num_read_tokens={num_read_tokens} and num_drawn_tokens={num_drawn_tokens} were "
-                f"asked for, the tokenizer has {num_slots} image slots. Give 1 to that many, or "
-                "num_drawn_tokens=0 for a model that does not draw."
-            )
-        if max_tokens < 1 or (picture_size is not None and picture_size < 1):
-            raise ConfigError(
-                f"max_tokens={max_tokens} and picture_size={picture_size} were asked for. Give "
-                "numbers from 1 on, or picture_size=null."
-            )
-        if condition_pictures and picture_size is None:
-            raise ConfigError(
-                "condition_pictures=true was asked for without a picture_size. Set it to the image "
-                "decoder's."
-            )
-        if tokenizer.eos_token_id is None:
-            raise ConfigError("The tokenizer has no end-of-text token. Set its eos_token.")
+        self.join_texts = join_texts
+        self.image_ids = (
+            ImageIds.of(tokenizer)
+            if image_token is None
+            else ImageIds.repeated(tokenizer, image_token)
+        )
+        check_sizes(max_tokens, picture_size, condition_pictures=condition_pictures)
+        check_tokens(tokenizer, self.image_ids, any_resolution, num_read_tokens, num_drawn_tokens)
         # The library's own object: transformers' wrapper takes longer than a short text itself.
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -119,12 +118,12 @@ class Processor:
         self.pad_id = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         bos_id = tokenizer.bos_token_id
         self._opening: tuple[int, ...] = () if bos_id is None else (bos_id,)
-        self._reserved = reserved_ids(tokenizer)
+        self._reserved = reserved_ids(tokenizer) | self.image_ids.everything()
         self._box_ids = box_ids(tokenizer)
         self._pieces: dict[str, tuple[int, ...]] = {}
-        self._read_block = self._block(num_read_tokens, patch=False)
-        self._patch_block = self._block(num_read_tokens, patch=True)
-        self._drawn_block = self._block(num_drawn_tokens, patch=False)
+        self._read_block = self.image_ids.block(num_read_tokens, patch=False)
+        self._patch_block = self.image_ids.block(num_read_tokens, patch=True)
+        self._drawn_block = self.image_ids.block(num_drawn_tokens, patch=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers start with an empty cache instead of a copy of a full one.
@@ -156,27 +155,35 @@ class Processor:
         check_turns(conversation, reply=reply)
         layout = TokenLayout(conversation=conversation)
         layout.add(self._opening, learn=False)
+        run = TextRun()
+        alone = not self.any_resolution.picks_by_company or _count_read(conversation) == 1
         for piece in self.chat_template.render(conversation, reply=reply):
             match piece:
                 case Frame(text=text, learn=learn):
-                    layout.add(self._tokenize(text), learn=learn)
+                    self._add_text(layout, run, text, self._tokenize(text), learn, is_frame=True)
                 case Said(part=Text() as part, learn=learn):
+                    ids = self._tokenize_said(part.text, reply=reply)
                     learn = learn if part.learn is None else part.learn
-                    layout.add(self._tokenize_said(part.text, reply=reply), learn=learn)
+                    self._add_text(layout, run, part.text, ids, learn, is_frame=False)
                 case Said(part=ReadImage() as part):
-                    layout.add_read(part, self._read_blocks(part))
+                    self._end_run(run, layout, reply=reply)
+                    self._add_read(layout, part, alone=alone)
                 case Said(part=DrawnImage()) if not self.num_drawn_tokens:
                     refuse(
                         "A picture is drawn, and the model only reads",
                         "leave it out, or take a model that draws.",
                         reply=reply,
                     )
-                case Said(part=DrawnImage()) if reply:
-                    layout.add(self._drawn_block, learn=False)
                 case Said(part=DrawnImage() as part):
-                    layout.add_drawn(part, self._drawn_block)
+                    self._end_run(run, layout, reply=reply)
+                    if reply:
+                        layout.add(self._drawn_block, learn=False)
+                    else:
+                        layout.add_drawn(part, self._drawn_block)
                 case End(learn=learn):
+                    self._end_run(run, layout, reply=reply)
                     layout.add((self.eos_id,), learn=learn)
+        self._end_run(run, layout, reply=reply)
         if len(layout.ids) > self.max_tokens:
             refuse(
                 f"The conversation is longer than max_tokens={self.max_tokens}",
@@ -208,6 +215,9 @@ class Processor:
             condition_pictures=self.condition_pictures,
             buffer=buffer,
         )
+        grid_slots, grid_sources, grid_weights = place_grids(
+            layout, self.any_resolution, self.num_read_tokens
+        )
         return Sample(
             # By way of NumPy, which takes lists four times faster.
             input_ids=torch.from_numpy(np.array(layout.ids, dtype=np.int64)),
@@ -216,6 +226,9 @@ class Processor:
             tile_positions=pixels.tile_positions,
             read_tiles=pixels.read_tiles,
             read_slots=slot_places(layout.read_starts, self.num_read_tokens),
+            grid_slots=grid_slots,
+            grid_sources=grid_sources,
+            grid_weights=grid_weights,
             draw_tiles=pixels.draw_tiles,
             draw_slots=slot_places(layout.draw_starts, self.num_drawn_tokens),
             pictures=pixels.pictures,
@@ -273,14 +286,42 @@ class Processor:
         kept = [number for number in numbers if number not in hidden]
         return self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
 
-    def _block(self, num_slots: int, *, patch: bool) -> tuple[int, ...]:
-        ids = self.image_ids
-        begin, end = (ids.patch_begin, ids.patch_end) if patch else (ids.begin, ids.end)
-        return (begin, *ids.slots[:num_slots], end)
+    def _add_read(self, layout: TokenLayout, part: ReadImage, *, alone: bool) -> None:
+        size, tiling = (part.picture.width, part.picture.height), self.any_resolution
+        num_tiles = tiling.num_tiles(*size, alone=alone)
+        if tiling.joins:
+            count = tiling.num_tokens(*size, per_tile=self.num_read_tokens, alone=alone)
+            layout.add_joined(part, self.image_ids.slots * count, num_tiles)
+        else:
+            patches = [self._patch_block] * (num_tiles - 1)
+            before = int(self.image_ids.begin is not None)
+            layout.add_read(part, [*patches, self._read_block], num_before=before)
 
-    def _read_blocks(self, part: ReadImage) -> list[tuple[int, ...]]:
-        num_tiles = self.any_resolution.num_tiles(part.picture.width, part.picture.height)
-        return [*[self._patch_block] * (num_tiles - 1), self._read_block]
+    def _add_text(
+        self,
+        layout: TokenLayout,
+        run: TextRun,
+        text: str,
+        ids: Sequence[int],
+        learn: bool,
+        *,
+        is_frame: bool,
+    ) -> None:
+        if self.join_texts:
+            run.add(text, learn=learn, is_frame=is_frame)
+        else:
+            layout.add(ids, learn=learn)
+
+    def _end_run(self, run: TextRun, layout: TokenLayout, *, reply: bool) -> None:
+        """Append the texts so far as one, and forget them."""
+        if not run.texts:
+            return
+        ids, labels = run.encode(self._backend)
+        spelt = run.spells(self._backend, ids, self._reserved - self._box_ids)
+        if spelt is not None:
+            self._refuse_spelling(spelt, reply=reply)
+        layout.add_labelled(ids, labels)
+        run.clear()
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         ids = self._pieces.get(text)
@@ -301,15 +342,23 @@ class Processor:
         spells = self._reserved.intersection(ids) - self._box_ids
         if spells:
             spelt = next(number for number in ids if number in spells)
-            token = self.tokenizer.convert_ids_to_tokens(spelt)
-            refuse(
-                "A text spells a control token",
-                f"it contains {token}. Remove it from the text.",
-                reply=reply,
-            )
+            self._refuse_spelling(spelt, reply=reply)
         return ids
+
+    def _refuse_spelling(self, spelt: int, *, reply: bool) -> None:
+        token = self.tokenizer.convert_ids_to_tokens(spelt)
+        refuse(
+            "A text spells a control token",
+            f"it contains {token}. Remove it from the text.",
+            reply=reply,
+        )
 
     def _distort(self, picture: Picture, rng: random.Random | None) -> Picture:
         if self.augment is None or rng is None:
             return picture
         return self.augment(to_pillow(decode_or_skip(picture)), rng)
+
+
+def _count_read(conversation: Conversation) -> int:
+    parts = (part for turn in conversation.turns for part in turn.parts)
+    return sum(isinstance(part, ReadImage) for part in parts)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mllm_npu.errors import DataError, SkipSample
-from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.image_transform import stretch
 from mllm_npu.processing.raster import DecodedPicture, Picture, decoded
 from mllm_npu.processing.tile_buffer import TileBuffer, join_tiles
+from mllm_npu.processing.tiling import Tiling
 
 _CENTRE = torch.tensor([[0.5, 0.5]])
 
@@ -38,7 +38,7 @@ def cut_pictures(
     pictures: Sequence[Picture],
     drawn: Sequence[bool],
     *,
-    any_resolution: AnyResolution,
+    any_resolution: Tiling,
     picture_size: int | None,
     condition_pictures: bool = False,
     buffer: TileBuffer | None = None,
@@ -63,12 +63,13 @@ def cut_pictures(
     positions: list[Tensor] = []
     numbers: tuple[list[int], list[int]] = ([], [])
     pixels = [decode_or_skip(picture) for picture in pictures]
+    alone = len(drawn) - sum(drawn) == 1
     for picture, is_drawn in zip(pixels, drawn, strict=True):
         first = len(numbers[0]) + len(numbers[1])
         if is_drawn:
             cut, places = _cut_whole(picture, any_resolution, buffer), _CENTRE
         else:
-            cut, places = any_resolution.split(picture, buffer=buffer)
+            cut, places = any_resolution.split(picture, alone=alone, buffer=buffer)
         tiles.append(cut)
         positions.append(places)
         numbers[is_drawn].extend(range(first, first + len(cut)))
@@ -120,9 +121,7 @@ def _nothing(tile_size: int, picture_size: int | None, condition_pictures: bool)
     )
 
 
-def _cut_whole(
-    picture: Picture, any_resolution: AnyResolution, buffer: TileBuffer | None
-) -> Tensor:
+def _cut_whole(picture: Picture, any_resolution: Tiling, buffer: TileBuffer | None) -> Tensor:
     """A picture as its one tile, uint8 [1, 3, S, S]."""
     if buffer is None:
         return any_resolution.whole(picture)[None]

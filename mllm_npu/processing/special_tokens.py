@@ -90,17 +90,18 @@ class ImageIds:
     """Ids of the image tokens in one vocabulary.
 
     Args:
-        begin: ``<img>``, opens a whole picture.
+        begin: ``<img>``, opens a whole picture; None where nothing stands around a picture.
         end: ``</img>``.
         patch_begin: ``<patch>``, opens a tile of a picture.
         patch_end: ``</patch>``.
-        slots: ``<img_00000>`` onwards; each takes one feature.
+        slots: ``<img_00000>`` onwards; each takes one feature. Without tags the one token that
+            stands for every feature.
     """
 
-    begin: int
-    end: int
-    patch_begin: int
-    patch_end: int
+    begin: int | None
+    end: int | None
+    patch_begin: int | None
+    patch_end: int | None
     slots: tuple[int, ...]
 
     @classmethod
@@ -129,9 +130,47 @@ class ImageIds:
             slots=tuple(vocabulary[slot_token(number)] for number in range(num_slots)),
         )
 
+    @classmethod
+    def repeated(cls, tokenizer: PreTrainedTokenizerFast, spelling: str) -> Self:
+        """One token, repeated for every feature, with nothing around it.
+
+        Raises:
+            ConfigError: The tokenizer has no such token.
+        """
+        number = tokenizer.get_vocab().get(spelling)
+        if number is None:
+            raise ConfigError(
+                f"image_token={spelling} was asked for, the tokenizer has no such token. Give the "
+                "one that stands for pictures in it, or image_token=null for <img> and its slots."
+            )
+        return cls(begin=None, end=None, patch_begin=None, patch_end=None, slots=(number,))
+
+    @property
+    def tags(self) -> frozenset[int]:
+        """What stands around pictures and tiles."""
+        tags = (self.begin, self.end, self.patch_begin, self.patch_end)
+        return frozenset(number for number in tags if number is not None)
+
+    @property
+    def num_slots(self) -> int | None:
+        """Features of a tile that can be told apart; None where any number will do."""
+        return None if self.begin is None else len(self.slots)
+
+    def block(self, num_slots: int, *, patch: bool) -> tuple[int, ...]:
+        """Ids of a tile or of a whole picture.
+
+        Args:
+            num_slots: features.
+            patch: whether it is a tile of a picture.
+        """
+        begin, end = (self.patch_begin, self.patch_end) if patch else (self.begin, self.end)
+        if begin is None or end is None:
+            return self.slots * num_slots
+        return (begin, *self.slots[:num_slots], end)
+
     def everything(self) -> frozenset[int]:
         """All image ids, tags and slots."""
-        return frozenset((self.begin, self.end, self.patch_begin, self.patch_end, *self.slots))
+        return self.tags | frozenset(self.slots)
 
 
 def reserved_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:

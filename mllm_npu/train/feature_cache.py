@@ -13,7 +13,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from mllm_npu.device.transfer import to_device
+from mllm_npu.device.transfer import on_host, to_device
 from mllm_npu.errors import ConfigError
 
 Encode = Callable[[Tensor], Tensor]
@@ -125,6 +125,7 @@ class FeatureCache:
         return larger
 
 
+@on_host
 def tile_keys(tiles_I3HW: Tensor) -> list[bytes]:
     """A digest of the bytes of each tile, uint8 [I, 3, H, W] -> 16 bytes each."""
     rows = tiles_I3HW.detach().cpu().contiguous().view(tiles_I3HW.shape[0], -1).numpy()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-PRODUCT_FOLDERS = ("mllm_npu", "scripts", "demo", "benchmarks")
+PRODUCT_FOLDERS = ("mllm_npu", "scripts", "demo", "benchmarks", "examples")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,19 @@ TOGETHER = {
     "processor/seedx.yaml": ["models=seedx_llama2_13b_qwenvl_vit"],
     "processor/seedx_chat.yaml": ["models=seedx_llama2_13b_qwenvl_vit"],
     "models/llava_vicuna_7b_clip_vit.yaml": ["processor=seedx"],
+    "models/llava_1_5_7b.yaml": ["processor=llava_1_5"],
+    "models/llava_1_5_13b.yaml": ["processor=llava_1_5"],
+    "models/llava_next_llama3_8b.yaml": ["processor=llava_next_llama3"],
+    "models/llava_next_mistral_7b.yaml": ["processor=llava_next_mistral"],
+    "models/llava_next_qwen_72b.yaml": ["processor=llava_next_qwen"],
+    "models/llava_onevision_qwen2_0_5b.yaml": ["processor=llava_onevision"],
+    "models/llava_onevision_qwen2_7b.yaml": ["processor=llava_onevision"],
+    "processor/llava_1_5.yaml": ["models=llava_1_5_7b"],
+    "processor/llava_next.yaml": ["models=llava_next_mistral_7b"],
+    "processor/llava_next_llama3.yaml": ["models=llava_next_llama3_8b"],
+    "processor/llava_next_mistral.yaml": ["models=llava_next_mistral_7b"],
+    "processor/llava_next_qwen.yaml": ["models=llava_next_qwen_72b"],
+    "processor/llava_onevision.yaml": ["models=llava_onevision_qwen2_0_5b"],
     "lora/qwen_vit.yaml": ["models/vision_encoder=qwen_vit_tiny"],
     "lora/unet.yaml": SEEDX,
     "objective/comprehension.yaml": READER,
@@ -78,6 +91,8 @@ def selection(file: str) -> tuple[str, list[str]]:
         return "model", [f"workers={option}"]
     if group == "task":
         return "evaluation", [f"task=[{option}]"]
+    if group == "cluster":
+        return "planning", [f"cluster={option}"]
     if file in PARTS:
         return "training", [*SEEDX, f"+{group}@{PARTS[file]}={option}"]
     if group.startswith("experiment"):

@@ -8,6 +8,7 @@ ALLOWED = ("mllm_npu/device/", "mllm_npu/ops/")
 ALLOWED += (
     "benchmarks/npu_sync",
     "benchmarks/gpu_step",
+    "benchmarks/plan_accuracy",
     "scripts/npu_operators",
     "scripts/torch_npu",
 )

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,10 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|<img src=\"([^\"]+)\"")
 PATH = re.compile(
-    r"(?:mllm_npu|docs|tests|scripts|demo|data|benchmarks|runs|\.ci|\.venv)/[\w./*<>{}-]*"
+    r"(?:mllm_npu|docs|tests|scripts|demo|data|examples|benchmarks|runs|\.ci|\.venv)/[\w./*<>{}-]*"
 )
+SNIPPET = re.compile(r"^ *--8<-- \"([^\"]+)\"", re.MULTILINE)
+OWN_FOLDERS = ("examples/", "benchmarks/", "scripts/", "demo/", "mllm_npu/")
 GROUP_OPTION = re.compile(r"^\+?([a-z_]+(?:/[a-z_]+)*)=([a-z0-9_]+(?:/[a-z0-9_]+)*)$")
 
 
@@ -148,6 +151,15 @@ def test_paths_exist(path):
 
 
 @each_page
+def test_scripts_and_what_is_shown_of_files_exist(path):
+    page = path.read_text(encoding="utf-8")
+    scripts = [line.split()[1] for line in command_lines(page) if line.startswith("python ")]
+    own = [script for script in scripts if script.startswith(OWN_FOLDERS)]
+    shown = [name.partition(":")[0] for name in SNIPPET.findall(page)]
+    assert [name for name in own + shown if not (ROOT / name).is_file()] == []
+
+
+@each_page
 def test_links_lead_somewhere(path):
     page = FENCE.sub("", path.read_text(encoding="utf-8"))
     links = [first or second for first, second in LINK.findall(page)]
@@ -173,6 +185,15 @@ def test_both_languages_have_the_same_pages():
         first, second = (pages[name].read_text(encoding="utf-8") for pages in (english, chinese))
         assert headings(first) == headings(second), name
         assert command_lines(first) == command_lines(second), name
+
+
+def test_the_floors_are_those_that_are_kept():
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    kept = table["tool"]["importlinter"]["contracts"][0]["layers"]
+    for language in ("en", "zh"):
+        page = (ROOT / "docs" / language / "architecture.md").read_text(encoding="utf-8")
+        listed = next(body for kind, body in FENCE.findall(page) if kind == "text")
+        assert [re.split(r" {2,}", line)[0] for line in listed.splitlines()] == kept
 
 
 def test_the_readmes_open_with_the_two_commands():

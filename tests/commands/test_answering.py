@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -15,9 +16,11 @@ from PIL import Image
 from mllm_npu.build import build_model
 from mllm_npu.cli import main
 from mllm_npu.commands.answering import ShownPictures
+from mllm_npu.commands.console import Quantization
 from mllm_npu.config import load_config
 from mllm_npu.inference.terminal_picture import Way
 from mllm_npu.model_folder import save_model_folder
+from mllm_npu.models import quantization as models
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +126,18 @@ def test_many_questions_are_answered_into_a_file_that_is_gone_on_with(model, tmp
 def test_what_cannot_be_asked_is_refused_before_a_model_is_read(model, more, message, capsys):
     assert main(["generate", str(model), *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_shipped_model_answers_by_its_name_in_fewer_bytes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    drawn = ["generate", "digits", "Draw a seven.", "--out", "seven.png", "--json"]
+    assert main([*drawn, "--quantize", "bfloat16"]) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == ["seven.png"]
+    assert main(["generate", "digits", "Which digit is this?", "--image", "seven.png"]) == 0
+    assert "seven" in capsys.readouterr().out
+    assert main([*drawn, "--quantize", "int3"]) == 2
+    assert "'int3' is not one of" in capsys.readouterr().err
+
+
+def test_ways_to_keep_weights_are_those_of_the_models():
+    assert [each.value for each in Quantization] == list(get_args(models.Quantization))

@@ -270,3 +270,19 @@ def test_ranks_are_for_benchmarks(run, capsys, monkeypatch):
 def test_a_run_without_model_says_how_to_get_one(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path), "task=[mmlu]"]) == 2
     assert "Train one: mllm-npu train" in capsys.readouterr().err
+
+
+def test_a_shipped_model_is_evaluated_by_its_name_into_runs(
+    benchmarks, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    typed = ["evaluate", "digits", "task=[mmlu]", f"data={benchmarks}", "task.mmlu.shots=0"]
+    assert main([*typed, "--limit", "1", "--json"]) == 0
+    capsys.readouterr()
+    assert (tmp_path / "runs" / "shipped-digits" / "evaluation" / "report.json").is_file()
+
+
+def test_its_world_is_made_before_it_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "digits"]) == 2
+    assert "mllm-npu data digits --out data/digits" in capsys.readouterr().err

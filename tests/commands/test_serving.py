@@ -234,6 +234,19 @@ def test_one_worker_chooses_by_itself_unless_a_number_is_given(planned):
     assert planned("--device", "npu:3", num_devices=8)[:2] == (["3"], ["npu"])
 
 
+@pytest.mark.parametrize("typed", [[], ["--quantize", "int8"]])
+def test_a_shipped_model_is_served_by_its_name(typed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plans = []
+    monkeypatch.setattr(serving, "_run", lambda plan, **_: plans.append(plan))
+    assert main(["serve", "digits", "--port", "0", "--no-page", *typed]) == 0
+    [worker] = plans[0].workers
+    words = list(worker.command)
+    assert words[words.index("--model") + 1] == "digits"
+    assert words[-2:] == (typed or words[-2:])
+    assert ("--quantize" in words) == bool(typed)
+
+
 def test_where_workers_are_is_told(serve):
     service = serve("--workers", "2", "--device", "cpu")
     assert service.ready()["devices"] == ["cpu", "cpu"]

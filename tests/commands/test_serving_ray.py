@@ -99,6 +99,7 @@ def test_workers_are_the_least_number_of_replicas(capsys, model):
         (["front={model}"], "NAME=FOLDER"),
         (["{model}", "--device", "cpu:1"], "knows"),
         (["--stop"], "--ray-address auto"),
+        (["{model}", "--quantize", "int8"], "keep the weights as they are"),
         (["{model}", "--ray-address", "127.0.0.1:{port}"], "ray start --head"),
     ],
 )

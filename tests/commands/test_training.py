@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from mllm_npu.cli import main
+from mllm_npu.commands import training
 from mllm_npu.errors import CheckpointError, ConfigError, MllmNpuError, TrainingError
 from mllm_npu.train import stages
 
@@ -154,3 +155,21 @@ def test_ranks_that_forget_a_run_together_do_not_get_in_each_others_way(tmp_path
             thread.join()
         assert errors == []
         assert list(folder.parent.iterdir()) == []
+
+
+def test_a_model_folder_gives_its_parts_before_what_is_typed(train, monkeypatch, tmp_path):
+    asked = []
+
+    def offer_model(folder):
+        asked.append(folder)
+        return ["name=given", "seed=5"]
+
+    offers = type("Offers", (), {"offer_model": staticmethod(offer_model)})
+    later = training.later
+    monkeypatch.setattr(
+        training, "later", lambda name: offers if name == "zoo.train_further" else later(name)
+    )
+    code, trainer = train("--model", str(tmp_path / "ours"), "name=typed")
+    assert code == 0
+    assert asked == [tmp_path / "ours"]
+    assert (trainer.config.name, trainer.config.seed) == ("typed", 5)

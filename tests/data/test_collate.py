@@ -161,3 +161,50 @@ def test_a_model_that_only_reads_gets_no_stand_in_for_drawings():
     empty = collate([], blank=blank)
     assert empty.sequence_ends == (2,)
     assert empty.read_slots.tolist() == [[0, 1]]
+
+
+def joined(sources, weights=None, *, start=1, num_tiles=1, length=12):
+    """A sample whose tiles of two tokens each are joined."""
+    plain = sample([X] * length)
+    return replace(
+        plain,
+        tiles=torch.ones(num_tiles, 3, 4, 4, dtype=torch.uint8),
+        tile_positions=torch.full((num_tiles, 2), 0.5),
+        read_tiles=torch.arange(num_tiles),
+        read_slots=torch.empty(0, 2, dtype=torch.int64),
+        grid_slots=torch.arange(start, start + len(sources)),
+        grid_sources=torch.tensor(sources),
+        grid_weights=None if weights is None else torch.tensor(weights),
+    )
+
+
+JOINING = replace(BLANK, num_drawn_tokens=0, joins=True)
+
+
+def test_joined_tokens_move_with_their_tiles_and_newlines_stay():
+    first, second = joined([[1], [2], [0]]), joined([[3], [0], [4]], num_tiles=2, start=4)
+    batch = collate([first, second], blank=JOINING)
+    assert batch.grid_slots.tolist() == [1, 2, 3, 16, 17, 18]
+    assert batch.grid_sources.tolist() == [[1], [2], [0], [5], [0], [6]]
+    assert batch.grid_weights is None
+    assert batch.read_tiles.tolist() == [0, 1, 2]
+    assert batch.read_slots.shape == (0, 2)
+    assert batch.read_blocks == ()
+
+
+def test_a_shrunk_picture_beside_another_gives_all_tokens_weights():
+    shrunk = joined([[1, 2, 0, 0], [0, 0, 0, 0]], [[0.25, 0.75, 0, 0], [1.0, 0, 0, 0]])
+    batch = collate([joined([[2], [0]]), sample([X, X]), shrunk], blank=JOINING)
+    assert batch.grid_sources.tolist() == [[2, 0, 0, 0], [0] * 4, [3, 4, 0, 0], [0] * 4]
+    assert batch.grid_weights.tolist() == [[1, 0, 0, 0]] * 2 + [[0.25, 0.75, 0, 0], [1, 0, 0, 0]]
+    assert batch.grid_slots.tolist() == [1, 2, 15, 16]
+
+
+def test_a_text_only_pack_reads_a_blank_tile_and_a_newline():
+    batch = collate([TEXT], blank=JOINING)
+    assert batch.sequence_ends == (3, 6)
+    assert batch.grid_slots.tolist() == [3, 4, 5]
+    assert batch.grid_sources.tolist() == [[1], [2], [0]]
+    assert batch.read_tiles.tolist() == [0]
+    assert batch.read_slots.shape == (0, 2)
+    assert collate([TEXT], blank=BLANK).grid_slots is None

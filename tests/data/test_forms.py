@@ -1,5 +1,6 @@
 """Forms are added up, chosen by share, and kept beside the shard they belong to."""
 
+import dataclasses
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mllm_npu.data.forms import (
 )
 from mllm_npu.data.hashing import chances
 from mllm_npu.processing.anyres import AnyResolution
+from mllm_npu.processing.joined_tiles import JoinedTiles
 from mllm_npu.processing.length_rule import LengthRule
 
 RULE = LengthRule(
@@ -262,3 +264,20 @@ def test_the_cache_takes_what_cannot_lie_beside_the_shard(table, shard, shard_ca
     assert [path.name for path in shard_cache.rglob("*") if path.is_file()] == ["a.tar.forms"]
     assert same(load_forms(shard, ".forms", SHARD_STATE), table)
     assert load_totals(shard, ".forms", SHARD_STATE) == table.totals()
+
+
+def test_a_picture_is_measured_by_its_company():
+    """One tile and a newline beside others, all its grid by itself."""
+    cut = JoinedTiles(grids=["2x1"], tile_size=16, one_tile_in_company=True)
+    rule = dataclasses.replace(RULE, read_tile=4, read_picture=100)
+    table = FormTable.of(
+        [
+            [form(reads=((32, 16),), num_users=0)],
+            [form(reads=((32, 16), (32, 16))), form()],
+        ]
+    )
+    alone = cut.num_tokens(32, 16, per_tile=4) + 100
+    assert alone == 4 + 2 * 5 + 100
+    texts = rule.opening + 5 + rule.document_end
+    assert (table.tokens(rule, cut) - texts).tolist() == [alone, 2 * (5 + 100), 0]
+    assert table.tiles(cut).tolist() == [3, 2, 0]

@@ -12,6 +12,8 @@ from mllm_npu.data.plan import Plan
 from mllm_npu.data.source import SampleSource, Source
 from mllm_npu.data.tasks.caption import Caption
 from mllm_npu.errors import ConfigError
+from mllm_npu.processing.chat_template import ChatTemplate
+from mllm_npu.processing.single_tile import SingleTile
 
 SIZES = (300, 70, 1100)
 RECORDED = [
@@ -241,6 +243,8 @@ def test_tiles_have_a_budget_of_their_own(plan, sources):
 
 def test_the_fingerprint_tells_plans_apart(plan, sources, processor, tokenizer, make_processor):
     stages = [{"from_step": 0, "weights": {"a": 1}}]
+    frames = {"user_prefix": "user: ", "assistant_prefix": "assistant: "}
+    broken = ChatTemplate(**frames, picture_suffix="\n")
     changes = [
         {"seed": 1},
         {"tokens_per_pack": 101},
@@ -252,6 +256,8 @@ def test_the_fingerprint_tells_plans_apart(plan, sources, processor, tokenizer, 
         {"curriculum": Curriculum(samples_per_step=2, stages=stages)},
         {"sources": sources((1, 2, 3))},
         {"processor": make_processor(tokenizer, num_read_tokens=3)},
+        {"processor": make_processor(tokenizer, chat_template=broken)},
+        {"processor": make_processor(tokenizer, any_resolution=SingleTile(tile_size=16))},
     ]
     prints = [plan(**change).fingerprint() for change in ({}, *changes)]
     assert len(set(prints)) == len(prints)

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mllm_npu.device.platform import available_platforms
-from mllm_npu.device.transfer import pick_rows, to_device
+from mllm_npu.device.transfer import on_host, pick_rows, to_device
 
 ACCELERATORS = [row.name for row in available_platforms() if row.name != "cpu"]
 
@@ -62,3 +62,16 @@ def test_rows_are_picked_in_order_and_all_of_them_are_the_tensor_itself():
     assert torch.equal(pick_rows(rows, [2, 0, 2]), rows[[2, 0, 2]])
     assert pick_rows(rows, (0, 1, 2, 3)) is rows
     assert pick_rows(rows, []).shape == (0, 3)
+
+
+def test_work_of_the_host_has_values_where_all_around_has_none():
+    @on_host
+    def total(values, *, times=1):
+        """Adds up."""
+        return times * int((values + torch.ones(2)).sum())
+
+    values = torch.tensor([1.0, 2.0])
+    with FakeTensorMode():
+        assert total(values, times=2) == 10
+    assert total(values) == 5
+    assert total.__doc__ == "Adds up."

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from tiny_training import make_objective
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -178,3 +179,50 @@ def test_a_single_process_is_not_replicated():
     assert not placed.replicated
     assert placed.module.device == CPU
     loss_of(placed).backward()
+
+
+def test_a_decoder_learns_in_the_compute_dtype(one_rank):
+    losses = []
+    for kind in ("float32", "bfloat16"):
+        placed = place(one_rank, objective="decoder", compute_dtype=kind)
+        torch.manual_seed(0)
+        loss = loss_of(placed)
+        loss.backward()
+        assert placed.module.model.image_decoder.null_PV.grad.full_tensor().isfinite().all()
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+class Precise(nn.Module):
+    """A layer in the compute dtype, and one that ranks hold whole and that keeps its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.precise = nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False)
+
+    def sharding_units(self):
+        return []
+
+    def whole_parts(self):
+        return [self.precise]
+
+    def compute_on(self, device):
+        self.device = device
+
+    def forward(self, values):
+        with torch.autocast("cpu", enabled=False):
+            kept = self.precise(values)
+        return kept, self.layer(values)
+
+
+def test_a_part_that_keeps_its_dtype_is_whole_on_every_rank(one_rank):
+    module = Precise()
+    values = torch.randn(3, 4)
+    expected = module.precise(values)
+    placed = Parallel(kind="fsdp2", compute_dtype="bfloat16").shape(module, one_rank, CPU)
+    placed.settle()
+    assert isinstance(module.layer.weight, DTensor)
+    assert not isinstance(module.precise.weight, DTensor)
+    kept, narrow = placed(values)
+    assert torch.equal(kept, expected)
+    assert narrow.dtype is torch.bfloat16

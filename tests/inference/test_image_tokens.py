@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -40,3 +42,17 @@ def test_features_come_from_the_states_of_the_slots(tokens, fakes):
     hidden = torch.arange(9.0)[None, :, None].expand(1, 9, 8)
     features = tokens.predict_features(fakes.FakeModel({}), hidden)
     assert features[0, :, 0].tolist() == [4.0, 5.0, 6.0, 7.0]
+
+
+def test_without_tags_no_picture_can_begin(fakes):
+    processor = fakes.ByteProcessor()
+    tags = dict.fromkeys(("begin", "end", "patch_begin", "patch_end"))
+    processor.image_ids = SimpleNamespace(slots=fakes.SLOTS[:1], **tags)
+    tokens = ImageTokens(
+        processor=processor, vocab_size=fakes.VOCABULARY, device=torch.device("cpu")
+    )
+    assert (tokens.begin, tokens.block) == (None, ())
+    masked = tokens.mask_scores(torch.zeros(2, fakes.VOCABULARY), may_draw=[True, False])
+    assert torch.equal(masked[0], masked[1])
+    assert masked[0, fakes.SLOTS[0]] == -torch.inf
+    assert masked[0, fakes.BEGIN] == 0.0

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from mllm_npu.batch import Sample
 from mllm_npu.inference.prefix_cache import PrefixCache, mark_tokens
 from mllm_npu.inference.tile_cache import name_tiles
 from mllm_npu.processing.conversation import ask
@@ -92,3 +93,43 @@ def test_tokens_of_a_picture_are_marked_by_what_it_shows(fakes, real_processor):
     rest = np.delete(np.arange(len(one)), slots)
     assert (one[rest] == sample.input_ids.numpy()[rest]).all()
     assert (one[rest] == other[rest]).all()
+
+
+def joined_sample(sources, weights=None):
+    places = torch.arange(1, 1 + len(sources))
+    return Sample(
+        input_ids=torch.arange(2 + len(sources)),
+        labels=torch.full((2 + len(sources),), -100),
+        tiles=torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
+        tile_positions=torch.full((2, 2), 0.5),
+        read_tiles=torch.arange(2),
+        read_slots=torch.empty(0, 3, dtype=torch.int64),
+        draw_tiles=torch.empty(0, dtype=torch.int64),
+        draw_slots=torch.empty(0, 0, dtype=torch.int64),
+        grid_slots=places,
+        grid_sources=torch.tensor(sources),
+        grid_weights=None if weights is None else torch.tensor(weights),
+    )
+
+
+def test_joined_tokens_are_what_they_are_made_of():
+    names = (b"first" * 4, b"second." * 3)
+    plain = mark_tokens(joined_sample([[4], [1], [0], [3]]), names)
+    assert plain[[0, 5]].tolist() == [0, 5]
+    assert (plain[1:5] < 0).all()
+    assert len(set(plain.tolist())) == 6
+    # The same tiles in another arrangement: only what is the same has the same mark.
+    other = mark_tokens(joined_sample([[4], [2], [0], [3]]), names)
+    assert (plain == other).tolist() == [True, True, False, True, True, True]
+    changed = mark_tokens(joined_sample([[4], [1], [0], [3]]), (b"third" * 4, names[1]))
+    assert (plain == changed).tolist() == [True, True, False, True, False, True]
+
+
+def test_shares_count_in_the_mark_of_a_joined_token():
+    names = (b"first" * 4, b"second." * 3)
+    sources = [[1, 2], [1, 2], [2, 1], [0, 0]]
+    shares = [[0.5, 0.5], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]
+    found = mark_tokens(joined_sample(sources, shares), names)
+    assert len(set(found.tolist())) == 6
+    assert (found[1:5] < 0).all()
+    assert np.array_equal(found, mark_tokens(joined_sample(sources, shares), names))

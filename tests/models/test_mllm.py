@@ -205,3 +205,53 @@ def test_an_output_projector_of_another_kind_works_too():
     parts = seed_parts()
     parts["output_projector"] = MLPProjector(input_dim=32, output_dim=16, num_queries=NUM_QUERIES)
     assert SEED(**parts)(tiny_batch()).terms["image"].count == 1
+
+
+def joining_batch(batch):
+    """The same pack with its tile joined: the tokens in another order, a newline, a mixture."""
+    slots = torch.cat([batch.read_slots[0], batch.read_slots[0, -1:] + 1])
+    sources = torch.arange(NUM_QUERIES, -1, -1)[:, None].repeat(1, 2)
+    weights = torch.tensor([[1.0, 0.0]]).repeat(len(slots), 1)
+    sources[1] = torch.tensor([1, 2])
+    weights[1] = torch.tensor([0.25, 0.75])
+    return dataclasses.replace(
+        batch,
+        read_slots=batch.read_slots[:0],
+        grid_slots=slots,
+        grid_sources=sources,
+        grid_weights=weights,
+    )
+
+
+def test_joined_tiles_stand_in_their_slots_with_a_newline():
+    parts = dict(tiny_mllm().named_children())
+    model = GeneralizedMultimodalModel(**parts, newline=True)
+    plain = tiny_batch()
+    batch = joining_batch(plain)
+    embeds = model.embed_batch(batch)
+    tokens = model.read(
+        model.encode_tiles(plain.tiles)[plain.read_tiles], plain.tile_positions[plain.read_tiles]
+    )[0]
+    assert torch.equal(embeds[batch.grid_slots[0]], tokens[-1])
+    expected = 0.25 * tokens[0] + 0.75 * tokens[1]
+    torch.testing.assert_close(embeds[batch.grid_slots[1]], expected)
+    assert torch.equal(embeds[batch.grid_slots[-1]], model.newline)
+    model(batch).terms["language"].total.backward()
+    assert model.newline.grad.abs().sum() > 0
+
+
+def test_joined_tiles_without_a_newline_are_refused():
+    with pytest.raises(DataError, match="newline=true"):
+        tiny_mllm()(joining_batch(tiny_batch()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_parts_of_half_precision_work_with_projectors_of_full(dtype):
+    model = tiny_seed()
+    whole = model(tiny_batch())
+    model.vision_encoder.to(dtype)
+    model.language_model.to(dtype)
+    losses = model(tiny_batch())
+    for name, term in losses.terms.items():
+        expected = whole.terms[name].total.item()
+        assert term.total.item() == pytest.approx(expected, rel=0.05)

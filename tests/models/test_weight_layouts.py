@@ -226,3 +226,13 @@ def test_names_of_the_model_itself_are_never_translated():
 def test_examples_are_a_few():
     assert examples(["b", "a"]) == "a, b"
     assert examples(list("dcba")) == "a, b, c, ..."
+
+
+def test_a_llava_model_is_known_by_the_names_of_its_folder_and_of_its_memory():
+    slots = ["language_model.causal_lm.lm_head.weight", "projector.mlp.0.bias", "newline"]
+    for keys in (
+        ["language_model.lm_head.weight", "multi_modal_projector.linear_1.bias", "image_newline"],
+        ["lm_head.weight", "model.multi_modal_projector.linear_1.bias", "model.image_newline"],
+    ):
+        places = translate(keys, slots)
+        assert [places[key] for key in keys] == [Place(name, "value") for name in slots]

@@ -2,7 +2,7 @@
 
 import pytest
 
-GROUPS = ("sim_basics", "sim_fused", "sim_planted_bugs", "sim_step")
+GROUPS = ("sim_basics", "sim_fused", "sim_llava", "sim_planted_bugs", "sim_step")
 
 
 @pytest.mark.slow

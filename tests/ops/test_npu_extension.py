@@ -1,6 +1,9 @@
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mllm_npu.ops.npu_extension import compressed_mask, fused_ops, takes_dtype
+from mllm_npu.ops import pretended_kernels
+from mllm_npu.ops.npu_extension import causal_mask, compressed_mask, fused_ops, takes_dtype
+from mllm_npu.ops.ways import pretend
 
 CPU = torch.device("cpu")
 
@@ -30,3 +33,13 @@ def test_one_dtype_of_those_that_the_kernels_compute_in():
     assert not takes_dtype(torch.float32, torch.bfloat16)
     assert not takes_dtype(torch.float64)
     assert not takes_dtype(torch.complex64)
+
+
+def test_where_the_device_is_pretended_kernels_are_stood_in_for():
+    assert causal_mask(CPU) is compressed_mask(CPU)
+    with FakeTensorMode(), pretend("npu"):
+        assert fused_ops() is pretended_kernels
+        mask = causal_mask(CPU)
+        assert (mask.shape, mask.dtype) == (compressed_mask(CPU).shape, torch.bool)
+        assert causal_mask(CPU) is mask
+        assert mask is not compressed_mask(CPU)

@@ -5,7 +5,19 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mllm_npu.ops.ways import OPS, REFERENCE, Op, Way, calls, device_of, only_reference
+from mllm_npu.ops.ways import (
+    OPS,
+    REFERENCE,
+    Op,
+    Way,
+    calls,
+    device_of,
+    keep_while_pretending,
+    kept_tensors,
+    only_reference,
+    pretend,
+    pretends,
+)
 
 
 @pytest.fixture
@@ -93,3 +105,22 @@ def test_what_was_counted_does_not_change_afterwards(double):
     before = calls()
     double(torch.zeros(1))
     assert before["double", "small"] == calls()["double", "small"] - 1
+
+
+def test_a_device_that_is_pretended_computes_with_fake_tensors(double):
+    with FakeTensorMode():
+        fake = torch.empty(5)
+    with pretend("cuda"):
+        assert pretends("cuda")
+        assert double(fake) == "elsewhere"
+        assert double(torch.ones(5)) == "host"
+    assert not pretends("cuda")
+    assert double(fake) == "host"
+
+
+def test_what_is_kept_while_pretending_ends_with_it():
+    with pretend("cuda"):
+        mask = keep_while_pretending("mask", lambda: torch.ones(2))
+        assert keep_while_pretending("mask", lambda: torch.ones(3)) is mask
+        assert kept_tensors() == [mask]
+    assert kept_tensors() == []

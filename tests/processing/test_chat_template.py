@@ -1,10 +1,11 @@
 """Frames stand around turns, answers end, and a reply is left open."""
 
 import pytest
+from PIL import Image
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.processing.chat_template import INSTRUCT, RAW, ChatTemplate, End, Frame, Said
-from mllm_npu.processing.conversation import Conversation, Text, Turn
+from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn
 
 CHATML = ChatTemplate(
     system="Be kind.",
@@ -114,3 +115,26 @@ def test_a_system_text_alone_is_a_document_of_its_own():
 def test_a_template_that_never_ends_is_refused(changes):
     with pytest.raises(ConfigError, match="never learn to stop"):
         ChatTemplate(close_with_eos=False, **changes)
+
+
+@pytest.mark.parametrize(("each", "expected"), [(True, "a*/*/b"), (False, "a**/b")])
+def test_what_stands_behind_pictures(each, expected):
+    template = ChatTemplate(picture_suffix="/", suffix_each_picture=each)
+    picture = ReadImage(picture=Image.new("RGB", (2, 2)))
+    parts = (Text(text="a"), picture, picture, Text(text="b"))
+    asked = Conversation(turns=(Turn(role="user", parts=parts),))
+    pieces = template.render(asked, reply=True)
+    spelt = [
+        piece.text if isinstance(piece, Frame) else getattr(piece.part, "text", "*")
+        for piece in pieces
+    ]
+    assert "".join(spelt) == expected
+
+
+def test_a_gap_stands_before_an_answer_that_is_there():
+    template = ChatTemplate(user_suffix=" ", assistant_prefix="A:", assistant_gap=" ")
+    assert spell(template, talk(turn("user", "a")), reply=True) == "a A:"
+    answered = talk(turn("user", "a"), turn("assistant", "b", learn=True))
+    assert spell(template, answered) == "a A:{ }{b}{.}"
+    begun = talk(turn("user", "a"), turn("assistant", "b"))
+    assert spell(template, begun, reply=True) == "a A: b"

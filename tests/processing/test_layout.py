@@ -78,3 +78,19 @@ def test_tiles_are_counted_by_the_blocks_that_hold_them():
     layout.add([5], learn=True)
     layout.add_drawn(DRAWN, (20, 10, 11, 21))
     assert (layout.num_tokens, layout.num_tiles) == (4 * 3 + 1 + 4, 4 + 1)
+
+
+def test_blocks_without_tags_begin_with_their_slots():
+    layout = TokenLayout(conversation=TALK)
+    layout.add([1], learn=False)
+    layout.add_read(READ, [(10, 10)] * 2, num_before=0)
+    assert layout.read_starts == [1, 3]
+
+
+def test_joined_tiles_are_one_run_of_tokens():
+    layout = TokenLayout(conversation=TALK)
+    layout.add_labelled([1, 2], [-100, 2])
+    layout.add_joined(READ, [10] * 7, 3)
+    assert (layout.ids, layout.labels) == ([1, 2, *[10] * 7], [-100, 2, *[-100] * 7])
+    assert (layout.grid_starts, layout.num_joined, layout.num_tiles) == ([2], 3, 3)
+    assert layout.read_starts == []

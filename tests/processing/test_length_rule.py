@@ -112,3 +112,16 @@ def test_it_is_a_value(make_processor):
     assert {type(getattr(first, field.name)) for field in fields(first)} == {int}
     with pytest.raises(FrozenInstanceError):
         first.opening = 2
+
+
+def test_what_stands_behind_pictures_and_before_answers_is_counted(make_processor):
+    plain = ChatTemplate(user_prefix="u ", assistant_prefix="a:")
+    more = ChatTemplate(
+        user_prefix="u ", assistant_prefix="a:", assistant_gap=" ", picture_suffix="\n"
+    )
+    first, second = (make_processor(chat_template=each).length_rule for each in (plain, more))
+    assert (first.read_picture, second.read_picture) == (0, 1)
+    assert second.assistant_frame == first.assistant_frame + 1
+    assert second.learnt_answer == first.learnt_answer + 1
+    # Plans are told apart by how a rule is written; those made before stay what they were.
+    assert "read_picture" not in repr(second)

@@ -103,3 +103,23 @@ def test_tokens_of_boxes_may_be_spelt():
     spelt = tokenizer.convert_ids_to_tokens(sorted(box_ids(tokenizer)))
     assert spelt == ["<loc-0>", "<loc-1>", "<loc-2>", "<box_start>", "<box_end>"]
     assert box_ids(tokenizer) < reserved_ids(tokenizer)
+
+
+def test_one_token_may_stand_for_every_feature(plain):
+    with pytest.raises(ConfigError, match=r"image_token=<image>.*no such token"):
+        ImageIds.repeated(plain, "<image>")
+    plain.add_tokens([AddedToken("<image>", special=True)])
+    ids = ImageIds.repeated(plain, "<image>")
+    (number,) = ids.slots
+    assert plain.convert_ids_to_tokens(number) == "<image>"
+    assert ids.block(3, patch=True) == ids.block(3, patch=False) == (number,) * 3
+    assert (ids.tags, ids.num_slots, ids.everything()) == (frozenset(), None, {number})
+
+
+def test_tags_stand_around_slots(plain):
+    add_special_tokens(plain, SpecialTokens(num_slots=3, num_locations=0))
+    ids = ImageIds.of(plain)
+    assert ids.block(2, patch=False) == (ids.begin, *ids.slots[:2], ids.end)
+    assert ids.block(2, patch=True) == (ids.patch_begin, *ids.slots[:2], ids.patch_end)
+    assert ids.num_slots == 3
+    assert ids.everything() == {*ids.slots, *ids.tags}

@@ -146,4 +146,6 @@ def test_the_command_line():
     asked = parse(["--host", "0.0.0.0", "--port", "40000", "--worker", "http://localhost:40000"])
     assert (asked.host, asked.port, asked.worker) == ("0.0.0.0", 40000, "http://localhost:40000")
     assert parse([]).host == "127.0.0.1"
+    assert parse([]).quantize is None
+    assert parse(["--quantize", "int8"]).quantize == "int8"
     assert read_limits(parse(["--max-body-mb", "2"])).max_body_bytes == 2 * 2**20

@@ -177,7 +177,7 @@ def _read_samples(
     """Samples of the data sets in turn; notes why some cannot be used."""
     if not wish.num_samples:
         return
-    cutter = PieceCutter(tokenizer=reader.processor.tokenizer)
+    cutter = PieceCutter(tokenizer=reader.processor.tokenizer, image_ids=reader.processor.image_ids)
     picks = _take_turns(plan, wish, window, rng)
     for pick in itertools.islice(picks, wish.num_samples * _TRIES):
         try:

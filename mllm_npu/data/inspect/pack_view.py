@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 
-from mllm_npu.batch import Batch
+from mllm_npu.batch import Batch, whole_tiles
 from mllm_npu.data.pack_reader import ReadPack
 from mllm_npu.errors import DataError
 
@@ -114,4 +114,10 @@ def _count_tiles(batch: Batch) -> list[int]:
     for slots in (batch.read_slots, batch.draw_slots):
         for first in slots[:, :1].flatten().tolist():
             counts[bisect_right(batch.sequence_ends, first)] += 1
+    if batch.grid_slots is not None and batch.grid_sources is not None:
+        known = -1
+        wholes = whole_tiles(batch.grid_sources, batch.read_slots.shape[1]).tolist()
+        for place, whole in zip(batch.grid_slots.tolist(), wholes, strict=True):
+            counts[bisect_right(batch.sequence_ends, place)] += whole - known
+            known = whole
     return counts

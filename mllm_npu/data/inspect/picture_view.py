@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mllm_npu.batch import Sample
 from mllm_npu.errors import DataError
-from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.conversation import Conversation, DrawnImage, ReadImage
 from mllm_npu.processing.image_transform import to_picture
+from mllm_npu.processing.tiling import Tiling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class PictureView:
 
 
 def view_pictures(
-    conversation: Conversation, sample: Sample, any_resolution: AnyResolution
+    conversation: Conversation, sample: Sample, any_resolution: Tiling
 ) -> tuple[PictureView, ...]:
     """The pictures of a conversation with the tiles that its sample cut them into.
 
@@ -106,7 +106,8 @@ def view_pictures(
     """
     parts = [part for turn in conversation.turns for part in turn.parts]
     pictures = [part for part in parts if isinstance(part, ReadImage | DrawnImage)]
-    counts = [_count_tiles(part, any_resolution) for part in pictures]
+    alone = sum(isinstance(part, ReadImage) for part in pictures) == 1
+    counts = [_count_tiles(part, any_resolution, alone=alone) for part in pictures]
     if sum(counts) != len(sample.tiles):
         raise DataError(
             f"A sample of {len(sample.tiles)} tiles was given with a conversation of "
@@ -119,10 +120,10 @@ def view_pictures(
     return tuple(views)
 
 
-def _count_tiles(part: ReadImage | DrawnImage, any_resolution: AnyResolution) -> int:
+def _count_tiles(part: ReadImage | DrawnImage, any_resolution: Tiling, *, alone: bool) -> int:
     if isinstance(part, DrawnImage):
         return 1
-    return any_resolution.num_tiles(part.picture.width, part.picture.height)
+    return any_resolution.num_tiles(part.picture.width, part.picture.height, alone=alone)
 
 
 def _view_picture(part: ReadImage | DrawnImage, first: int, positions_I2: Tensor) -> PictureView:

@@ -10,8 +10,8 @@ from mllm_npu.batch import Sample
 from mllm_npu.data.inspect.picture_view import PictureView, view_pictures
 from mllm_npu.data.inspect.token_piece import PieceCutter, TokenPiece
 from mllm_npu.data.pack import Pick
-from mllm_npu.processing.anyres import AnyResolution
 from mllm_npu.processing.conversation import Conversation
+from mllm_npu.processing.tiling import Tiling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def view_sample(
     pick: Pick,
     shard: str,
     cutter: PieceCutter,
-    any_resolution: AnyResolution,
+    any_resolution: Tiling,
 ) -> SampleView:
     """Everything there is to see of a sample.
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerFast
 
-from mllm_npu.batch import IGNORED_LABEL, Sample
+from mllm_npu.batch import IGNORED_LABEL, Sample, whole_tiles
 from mllm_npu.processing.special_tokens import ImageIds, box_ids, reserved_ids
 
 Kind = Literal["text", "control", "location", "tag", "read", "drawn"]
@@ -31,7 +31,8 @@ class TokenPiece:
         kind: what it is.
         carries_loss: whether the model learns to predict it. The features of drawn slots are
             regressed instead, so those carry none here.
-        tile: number of the tile its slots stand for; None for all but slots.
+        tile: number of the tile its slots stand for, the whole picture's where tiles are joined;
+            None for all but slots.
     """
 
     begin: int
@@ -61,12 +62,14 @@ class PieceCutter:
 
     Args:
         tokenizer: the one the samples were encoded with.
+        image_ids: of its image tokens; None looks them up.
     """
 
-    def __init__(self, *, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self, *, tokenizer: PreTrainedTokenizerFast, image_ids: ImageIds | None = None
+    ) -> None:
         self._tokenizer = tokenizer
-        images = ImageIds.of(tokenizer)
-        self._tags = frozenset((images.begin, images.end, images.patch_begin, images.patch_end))
+        self._tags = (ImageIds.of(tokenizer) if image_ids is None else image_ids).tags
         self._locations = box_ids(tokenizer)
         self._reserved = reserved_ids(tokenizer)
 
@@ -148,10 +151,16 @@ def _find_slots(sample: Sample) -> dict[int, tuple[Kind, int]]:
     """Kind and tile of every place that is a slot."""
     found: dict[int, tuple[Kind, int]] = {}
     kinds: tuple[Kind, Kind] = ("read", "drawn")
-    pairs = ((sample.read_tiles, sample.read_slots), (sample.draw_tiles, sample.draw_slots))
+    joined = sample.grid_slots is not None and sample.grid_sources is not None
+    read_tiles = sample.read_tiles[:0] if joined else sample.read_tiles
+    pairs = ((read_tiles, sample.read_slots), (sample.draw_tiles, sample.draw_slots))
     for kind, (tiles, slots) in zip(kinds, pairs, strict=True):
         for tile, places in zip(tiles.tolist(), slots.tolist(), strict=True):
             found.update(dict.fromkeys(places, (kind, tile)))
+    if sample.grid_slots is not None and sample.grid_sources is not None:
+        wholes = sample.read_tiles[whole_tiles(sample.grid_sources, sample.read_slots.shape[1])]
+        for place, tile in zip(sample.grid_slots.tolist(), wholes.tolist(), strict=True):
+            found[place] = ("read", tile)
     return found
 
 

@@ -126,7 +126,8 @@ class FlowImageDecoder(ImageDecoder):
         dropped_G11 = chosen_share(self.null_share, (num_pictures, 1, 1), device).to(
             features_GPV.dtype
         )
-        condition_GPV = torch.lerp(features_GPV, self.null_PV.expand_as(features_GPV), dropped_G11)
+        null_GPV = self.null_PV.to(features_GPV.dtype).expand_as(features_GPV)
+        condition_GPV = torch.lerp(features_GPV, null_GPV, dropped_G11)
         predicted_GCSS = self._predict_clean(
             noisy_GCSS, times_G111.flatten() * _TIMES, condition_GPV
         )

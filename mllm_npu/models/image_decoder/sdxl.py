@@ -109,6 +109,10 @@ class SDXLImageDecoder(ImageDecoder):
         self.noise = TrainingNoise(self.scheduler.config, min_snr_gamma=min_snr_gamma)
         self._negative: tuple[Tensor, list[tuple[int, int]], tuple[Tensor, Tensor]] | None = None
 
+    def whole_parts(self) -> Sequence[nn.Module]:
+        """Parts that compute in their own dtype, so that every rank holds all of them."""
+        return [self.vae]
+
     @torch.no_grad()
     def encode_pictures(self, pictures_G3SS: Tensor) -> Tensor:
         """Mean and log variance of the latents, uint8 [G, 3, S, S] -> float32 [G, 2 C, H, W].

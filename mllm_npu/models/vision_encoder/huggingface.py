@@ -34,6 +34,8 @@ class HuggingFaceVisionEncoder(VisionEncoder):
             ``path``.
         layer: which hidden states are given: -1 the last with the final norm, -2 those before the
             last block, ...
+        final_norm: whether the last ones are given with the norm that a family has behind its
+            blocks; LLaVA-OneVision reads them without.
         mean: subtracted from each channel of a picture in 0..1.
         std: divides each channel after that.
         dtype: "float32", "bfloat16" or "float16" of the parameters.
@@ -50,6 +52,7 @@ class HuggingFaceVisionEncoder(VisionEncoder):
         config: Mapping[str, Any] | None = None,
         path: str | None = None,
         layer: int = -1,
+        final_norm: bool = True,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
         dtype: str = "float32",
@@ -70,6 +73,7 @@ class HuggingFaceVisionEncoder(VisionEncoder):
         self.num_tokens = (self.tile_size // self.patch_size) ** 2
         self.width = int(model_config.hidden_size)
         self.layer = layer
+        self.final_norm = final_norm
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._num_layers = num_layers
         self._grey = int(model_config.num_channels) == 1
@@ -98,7 +102,7 @@ class HuggingFaceVisionEncoder(VisionEncoder):
         inputs = (
             self._patches(pixels_ICHW) if self._takes_patches else {"pixel_values": pixels_ICHW}
         )
-        if self.layer == -1:
+        if self.layer == -1 and self.final_norm:
             states = self.vision_model(**inputs).last_hidden_state
         else:
             states = self.vision_model(**inputs, output_hidden_states=True).hidden_states[

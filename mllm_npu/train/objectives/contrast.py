@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mllm_npu.batch import Batch
-from mllm_npu.device.transfer import to_device
+from mllm_npu.device.transfer import on_host, to_device
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.train.objectives.reconstruction import read_sequences
 
@@ -46,6 +46,7 @@ def count_pairs(batch: Batch) -> int:
     return int(_pair_sequences(batch).sum())
 
 
+@on_host
 def pair_texts(batch: Batch) -> PictureTexts:
     """Pair the tile of each fitting sequence with the target tokens of that sequence.
 

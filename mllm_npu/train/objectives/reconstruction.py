@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mllm_npu.batch import Batch
+from mllm_npu.batch import Batch, whole_tiles
+from mllm_npu.device.transfer import on_host
 from mllm_npu.errors import ConfigError
 from mllm_npu.ops.gelu import GELU
 
@@ -71,6 +72,7 @@ class Reconstruction(nn.Module):
         return (painted - target).square().mean(dim=(1, 2))
 
 
+@on_host
 def mark_real_tiles(batch: Batch) -> Tensor:
     """1 for every tile of a real sample, 0 for the blank one, float32 [I]; batch on the host."""
     weights = torch.zeros(batch.tiles.shape[0])
@@ -81,7 +83,22 @@ def mark_real_tiles(batch: Batch) -> Tensor:
     return weights
 
 
+@on_host
+def count_real_tiles(batch: Batch) -> int:
+    """Tiles of real samples; batch on the host."""
+    return int(mark_real_tiles(batch).sum())
+
+
 def read_sequences(batch: Batch) -> Tensor:
     """Sequence number of each read tile, int64 [R]; of a batch on the host."""
     ends = torch.tensor(batch.sequence_ends)
-    return torch.searchsorted(ends, batch.read_slots[:, 0].contiguous(), right=True)
+    return torch.searchsorted(ends, _read_places(batch), right=True)
+
+
+def _read_places(batch: Batch) -> Tensor:
+    """A place of each read tile, or of the picture it is a part of, int64 [R]."""
+    if batch.grid_slots is None or batch.grid_sources is None:
+        return batch.read_slots[:, 0].contiguous()
+    wholes_M = whole_tiles(batch.grid_sources, batch.read_slots.shape[1])
+    numbers_R = torch.arange(len(batch.read_tiles))
+    return batch.grid_slots[torch.searchsorted(wholes_M, numbers_R)]

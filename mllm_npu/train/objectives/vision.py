@@ -17,7 +17,11 @@ from mllm_npu.models.fit import require_weight
 from mllm_npu.models.interfaces import LanguageModel
 from mllm_npu.train.objectives.contrast import Contrast, count_pairs, pair_texts
 from mllm_npu.train.objectives.objective import Objective, is_trained
-from mllm_npu.train.objectives.reconstruction import Reconstruction, mark_real_tiles
+from mllm_npu.train.objectives.reconstruction import (
+    Reconstruction,
+    count_real_tiles,
+    mark_real_tiles,
+)
 
 if TYPE_CHECKING:
     from mllm_npu.models.mllm import SEED, GeneralizedMultimodalModel
@@ -103,7 +107,7 @@ class VisionObjective(Objective):
         else:
             counts["language"] = float(batch.num_targets)
         if self.reconstruction is not None:
-            counts["reconstruction"] = float(mark_real_tiles(batch).sum())
+            counts["reconstruction"] = float(count_real_tiles(batch))
         return counts
 
     def forward(self, batch: Batch) -> Losses:
@@ -132,5 +136,5 @@ class VisionObjective(Objective):
         tiles_I3HW = to_device(batch.tiles, features_IKV.device)
         errors_I = head(features_IKV, tiles_I3HW) * to_device(is_real_I, features_IKV.device)
         return LossTerm(
-            total=errors_I.sum(), count=int(is_real_I.sum()), weight=self.reconstruction_weight
+            total=errors_I.sum(), count=count_real_tiles(batch), weight=self.reconstruction_weight
         )

@@ -1,10 +1,19 @@
 """The bars of a pack are its samples, one by one."""
 
 import pytest
+from PIL import Image
+from tokenizers import AddedToken
 
+from mllm_npu.data.collate import BlankTile, collate
 from mllm_npu.data.inspect.pack_view import view_pack
+from mllm_npu.data.inspect.picture_view import view_pictures
 from mllm_npu.data.pack_reader import ReadPack
 from mllm_npu.errors import DataError, SkipSample
+from mllm_npu.processing.chat_template import RAW
+from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn
+from mllm_npu.processing.joined_tiles import JoinedTiles
+from mllm_npu.processing.processor import Processor
+from mllm_npu.processing.tokenizer import train_tokenizer
 
 
 def view(batches, window, place):
@@ -92,3 +101,51 @@ def test_a_pack_that_cannot_be_read_says_why():
             tokens_per_pack=10,
             planned_tokens=5,
         )
+
+
+@pytest.fixture
+def joined_pack():
+    """A picture of three tiles, a text, and two pictures of a tile each beside each other."""
+    tokenizer = train_tokenizer(["two pictures"] * 3, vocab_size=300)
+    tokenizer.add_tokens([AddedToken("<image>", special=True)])
+    processor = Processor(
+        tokenizer=tokenizer,
+        any_resolution=JoinedTiles(grids=["1x1", "2x1"], tile_size=16, one_tile_in_company=True),
+        chat_template=RAW,
+        num_read_tokens=4,
+        num_drawn_tokens=0,
+        max_tokens=200,
+        image_token="<image>",
+    )
+    picture = ReadImage(picture=Image.new("RGB", (32, 16)))
+    talks = [
+        Conversation(
+            turns=(Turn(role="document", parts=(*pictures, Text(text="two")), learn=True),),
+            source="joined",
+        )
+        for pictures in ((picture,), (), (picture, picture))
+    ]
+    samples = [processor.encode(talk) for talk in talks]
+    return processor, talks, samples
+
+
+def test_tiles_that_are_joined_are_counted_too(joined_pack):
+    processor, _, samples = joined_pack
+    batch = collate(samples, blank=BlankTile.of(processor))
+    read = ReadPack(batch=batch, outcomes=())
+    seen = view_pack(read, number=0, tokens_per_pack=99, planned_tokens=99)
+    assert [part.num_tiles for part in seen.segments] == [3, 0, 2]
+    alone = collate(samples[1:2], blank=BlankTile.of(processor))
+    seen = view_pack(
+        ReadPack(batch=alone, outcomes=()), number=0, tokens_per_pack=99, planned_tokens=99
+    )
+    assert ([part.num_tiles for part in seen.segments], seen.has_blank) == ([0], True)
+
+
+def test_pictures_are_looked_at_in_their_company(joined_pack):
+    processor, talks, samples = joined_pack
+    found = [
+        [len(picture.tiles) for picture in view_pictures(talk, sample, processor.any_resolution)]
+        for talk, sample in zip(talks, samples, strict=True)
+    ]
+    assert found == [[3], [], [1, 1]]

@@ -5,11 +5,16 @@ from random import Random
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from mllm_npu.batch import IGNORED_LABEL
 from mllm_npu.data.inspect.token_piece import PieceCutter, TokenPiece
 from mllm_npu.errors import SkipSample
+from mllm_npu.processing.chat_template import RAW
 from mllm_npu.processing.conversation import Conversation, ReadImage, Text, Turn
+from mllm_npu.processing.image_transform import open_picture
+from mllm_npu.processing.joined_tiles import JoinedTiles
+from mllm_npu.processing.processor import Processor
 from mllm_npu.processing.special_tokens import SpecialTokens, add_special_tokens
 from mllm_npu.processing.tokenizer import train_tokenizer
 
@@ -152,3 +157,32 @@ def test_what_cannot_be_seen_has_a_sign(text, shown):
 def test_folded_slots_say_how_many():
     assert piece("<img_00000>", "read", 64).shown == "img x64"
     assert piece("<img_00000>", "drawn", 16).shown == "draw x16"
+
+
+def joined_sample(png):
+    tokenizer = train_tokenizer(["two pictures"] * 3, vocab_size=300)
+    tokenizer.add_tokens([AddedToken("<image>", special=True)])
+    processor = Processor(
+        tokenizer=tokenizer,
+        any_resolution=JoinedTiles(grids=["1x1", "2x1"], tile_size=16),
+        chat_template=RAW,
+        num_read_tokens=4,
+        num_drawn_tokens=0,
+        max_tokens=200,
+        image_token="<image>",
+    )
+    parts = (
+        ReadImage(picture=open_picture(png(32, 16))),
+        Text(text="two"),
+        ReadImage(picture=open_picture(png(16, 16))),
+    )
+    turn = Turn(role="document", parts=parts, learn=True)
+    return processor, processor.encode(Conversation(turns=(turn,)))
+
+
+def test_all_tokens_of_joined_tiles_are_one_piece_of_their_whole_picture(png):
+    processor, sample = joined_sample(png)
+    cutter = PieceCutter(tokenizer=processor.tokenizer, image_ids=processor.image_ids)
+    pieces = [piece for piece in cutter.cut(sample) if piece.kind == "read"]
+    assert [(piece.shown, piece.tile) for piece in pieces] == [("img x14", 2), ("img x10", 4)]
+    assert not [piece for piece in cutter.cut(sample) if piece.kind == "tag"]

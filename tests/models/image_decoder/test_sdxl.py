@@ -283,3 +283,9 @@ def test_nothing_is_registered_twice_and_nothing_computed_is_saved(make_sdxl, fe
 def test_what_does_not_fit_is_refused(make_sdxl, changes, message):
     with pytest.raises(ConfigError, match=message):
         make_sdxl(**changes)
+
+
+def test_the_autoencoder_keeps_its_dtype_when_the_rest_is_sharded(make_sdxl):
+    decoder = make_sdxl()
+    assert list(decoder.whole_parts()) == [decoder.vae]
+    assert not any(parameter.requires_grad for parameter in decoder.vae.parameters())

@@ -36,3 +36,26 @@ def test_neighbours_in_the_picture_are_joined():
 def test_sizes_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ConfigError, match=message):
         MLPProjector(input_dim=4, output_dim=8, **sizes)
+
+
+def test_a_released_projector_has_two_layers_and_nothing_else():
+    projector = MLPProjector(input_dim=4, output_dim=8, num_queries=4, norm=False)
+    assert set(projector.state_dict()) == {
+        "mlp.0.weight",
+        "mlp.0.bias",
+        "mlp.2.weight",
+        "mlp.2.bias",
+    }
+    features = torch.randn(2, 4, 4)
+    hidden = torch.nn.functional.gelu(projector.mlp[0](features))
+    torch.testing.assert_close(projector(features), projector.mlp[2](hidden))
+
+
+def test_biases_and_activations_are_chosen():
+    projector = MLPProjector(
+        input_dim=4, output_dim=8, num_queries=4, norm=False, bias=False, activation="relu"
+    )
+    assert set(projector.state_dict()) == {"mlp.0.weight", "mlp.2.weight"}
+    assert torch.equal(projector.mlp[1](torch.tensor([-1.0, 2.0])), torch.tensor([0.0, 2.0]))
+    with pytest.raises(ConfigError, match=r"activation='gelluu'.*gelu"):
+        MLPProjector(input_dim=4, output_dim=8, num_queries=4, activation="gelluu")

@@ -145,3 +145,14 @@ def test_what_is_left_of_an_edge_is_not_seen():
     changed = tiles.clone()
     changed[..., -1] = 255 - changed[..., -1]
     assert torch.equal(encoder(tiles), encoder(changed))
+
+
+def test_the_last_states_may_be_had_without_the_final_norm():
+    plain = HuggingFaceVisionEncoder(config=CONFIGS["siglip"], final_norm=False).eval()
+    normed = HuggingFaceVisionEncoder(config=CONFIGS["siglip"]).eval()
+    normed.load_state_dict(plain.state_dict())
+    torch.nn.init.normal_(normed.vision_model.post_layernorm.weight)
+    tiles = make_tiles()
+    expected = normed.vision_model.post_layernorm(plain(tiles))
+    torch.testing.assert_close(normed(tiles), expected)
+    assert not torch.allclose(normed(tiles), plain(tiles))

@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 import torch
 
 from mllm_npu.errors import ConfigError
 from mllm_npu.train.objectives.reconstruction import (
     Reconstruction,
+    count_real_tiles,
     mark_real_tiles,
     read_sequences,
 )
@@ -67,7 +70,22 @@ def test_refuses_grids_that_do_not_fit(sizes):
 )
 def test_the_blank_tile_does_not_count(make_batch, kinds, marks):
     assert mark_real_tiles(make_batch(kinds)).tolist() == marks
+    assert count_real_tiles(make_batch(kinds)) == sum(marks)
 
 
 def test_read_tiles_know_their_sequence(make_batch):
     assert read_sequences(make_batch("rd2r")).tolist() == [0, 2, 2, 3]
+
+
+def test_joined_tiles_know_their_sequence_too(make_batch):
+    """The first sequence reads tiles 0 to 2, the third reads tile 3, one token a tile."""
+    batch = make_batch("rd2r")
+    ends = batch.sequence_ends
+    places = [0, 1, 2, 3, ends[1], ends[1] + 1]
+    joined = dataclasses.replace(
+        batch,
+        read_slots=batch.read_slots[:0, :1],
+        grid_slots=torch.tensor(places),
+        grid_sources=torch.tensor([[3], [1], [2], [0], [4], [0]]),
+    )
+    assert read_sequences(joined).tolist() == [0, 0, 0, 2]

@@ -1,0 +1,190 @@
+"""Compare the step times that a plan of this machine gives with those of real training on it.
+
+Run: python benchmarks/plan_accuracy_time.py [--case NAME]
+
+The clock on the wall belongs to everything that runs on a machine, so both are processor seconds of
+a rank, medians over steps; ``wall`` is what the clock said. A case is planned and trained in the
+same run, since a machine that is shared is not equally fast all day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mllm_npu.build import build_objective, build_part, place_objective
+from mllm_npu.composition import StartingValues
+from mllm_npu.config import load_config, to_yaml
+from mllm_npu.device.platform import pick_device
+from mllm_npu.device.process import tune_process
+from mllm_npu.plan.planner import Planner
+from mllm_npu.train.trainer import Trainer
+
+STEPS, WARM_UP = 40, 5
+_TINY = ("experiment=digits/mllm", "dataset.tokens_per_pack=1024")
+_SMALL = (
+    *_TINY,
+    "models.language_model.config.hidden_size=256",
+    "models.language_model.config.intermediate_size=688",
+    "models.language_model.config.num_hidden_layers=4",
+)
+CASES: dict[str, tuple[int, tuple[str, ...]]] = {
+    "tiny, 1 process": (1, (*_TINY, "parallel=single")),
+    "small, 1 process": (1, (*_SMALL, "parallel=single")),
+    "small, 1 process, recomputed": (1, (*_SMALL, "parallel=single", "parallel.recompute=full")),
+    "tiny, 2 processes": (2, (*_TINY, "parallel=fsdp2")),
+    "small, 2 processes": (2, (*_SMALL, "parallel=fsdp2")),
+    "small, 2 processes, ddp": (2, (*_SMALL, "parallel=ddp")),
+    "tiny, 4 processes": (4, (*_TINY, "parallel=fsdp2")),
+    "small, 4 processes": (4, (*_SMALL, "parallel=fsdp2")),
+}
+
+
+def measure_times(names: Sequence[str] = ()) -> dict[str, Any]:
+    """Plan and train cases; figures by name.
+
+    Args:
+        names: of cases; none means all.
+    """
+    errors: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    calibrated: set[int] = set()
+    for name in names or CASES:
+        ranks, overrides = CASES[name]
+        folder = Path(tempfile.mkdtemp(prefix="plan-accuracy-"))
+        try:
+            given = [*overrides, *_quiet(folder)]
+            planned = plan_seconds(given, ranks, fresh=ranks not in calibrated)
+            calibrated.add(ranks)
+            seen = train(given, ranks, folder)
+            again = plan_seconds(given, ranks, fresh=False)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        # Around the run, as what else runs on the machine comes and goes.
+        planned = {kind: (planned[kind] + again[kind]) / 2 for kind in planned}
+        errors[name] = planned["processor"] / seen["processor"] - 1
+        print(name, f"{errors[name]:+.1%}", file=sys.stderr, flush=True)
+        details[name] = {
+            "predicted_ms": round(1e3 * planned["processor"], 1),
+            "measured_ms": round(1e3 * seen["processor"], 1),
+            "error": round(errors[name], 4),
+            "predicted_wall_ms": round(1e3 * planned["wall"], 1),
+            "wall_ms": round(1e3 * seen["wall"], 1),
+        }
+    return {
+        "time_error_max": round(max(map(abs, errors.values())), 4),
+        "time_error_mean": round(statistics.mean(map(abs, errors.values())), 4),
+        "time_by_case": details,
+    }
+
+
+def plan_seconds(overrides: Sequence[str], ranks: int, *, fresh: bool) -> dict[str, float]:
+    """What a plan says of a step, its data apart."""
+    cluster = [
+        "cluster=cpu_here",
+        f"cluster.node_size={ranks}",
+        f"cluster.fresh={str(fresh).lower()}",
+    ]
+    planner = Planner([*overrides, *cluster])
+    outcome = planner.look()
+    seconds = outcome.step.seconds - outcome.step.parts["data"]
+    return {"wall": seconds, "processor": seconds / outcome.slowdown}
+
+
+def train(overrides: Sequence[str], ranks: int, folder: Path) -> dict[str, float]:
+    """Train on some processes; seconds of a step."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, *(launch if ranks > 1 else ()), __file__]
+    command += ["--worker", str(folder / "seconds.json"), *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-4000:])
+    return json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
+
+
+def work(file: Path, overrides: Sequence[str]) -> None:
+    """Be a rank: train some steps, and let the first one write what they took."""
+    # Beside this file; a plan does not need it.
+    from plan_accuracy_worker import Packs  # noqa: PLC0415
+
+    config = load_config("training", list(overrides))
+    tune_process(config.threads)
+    device = pick_device(config.device)
+    parallel = build_part(config.parallel)
+    mesh = parallel.start(device)
+    torch.manual_seed(config.seed)
+    values = StartingValues(config)
+    objective = build_objective(config, values, None)
+    packs = Packs(config, objective.model, rank=mesh.data_rank)
+    trainer: Trainer = build_part(
+        config.train,
+        placed=place_objective(objective, config, values, parallel, mesh),
+        batches=packs,
+        checkpoints=build_part(config.train.checkpoints, mesh=mesh, config=to_yaml(config)),
+        recorder=build_part(config.train.recorder, config=to_yaml(config)),
+        probes={},
+        throughput=None,
+        memory_fit=None,
+        profile=None,
+        thread_watch=None,
+        seed=config.seed,
+    )
+    trainer._begin("never")
+    trainer.objective.train()
+    wall, processor = [], []
+    for step in range(1, STEPS + WARM_UP + 1):
+        micro_batches = trainer.feed.next(step)
+        mesh.barrier()
+        begin, worked = time.perf_counter(), time.process_time()
+        counts = mesh.sum(trainer.feed.count(micro_batches))
+        trainer._backward(micro_batches, counts)
+        trainer.observer.meter.end_step(step, trainer.update.step(1.0))
+        wall.append(time.perf_counter() - begin)
+        processor.append(time.process_time() - worked)
+    middle = {name: statistics.median(taken[WARM_UP:])
+              for name, taken in (("wall", wall), ("processor", processor))}  # fmt: skip
+    sums = mesh.sum(middle)
+    if mesh.is_main:
+        found = {name: total / mesh.world_size for name, total in sums.items()}
+        file.write_text(json.dumps(found), encoding="utf-8")
+    mesh.barrier()
+    os._exit(0)
+
+
+def _quiet(folder: Path) -> list[str]:
+    """Settings of a run of which only the steps matter."""
+    return [
+        "threads=1",
+        "initialise_from=null",
+        "world_dir=null",
+        "preflight=false",
+        "tracker=[jsonl]",
+        f"run_dir={folder}/run",
+        "train.recorder.progress=false",
+    ]
+
+
+def main() -> None:
+    """See the module."""
+    if sys.argv[1:2] == ["--worker"]:
+        work(Path(sys.argv[2]), sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", action="append", default=[], choices=list(CASES))
+    print(json.dumps(measure_times(parser.parse_args().case)))
+
+
+if __name__ == "__main__":
+    main()
