@@ -3,8 +3,8 @@
 Run: python benchmarks/plan_accuracy_time.py [--case NAME]
 
 The clock on the wall belongs to everything that runs on a machine, so both are processor seconds of
-a rank, medians over steps; ``wall`` is what the clock said. A case is planned and trained in the
-same run, since a machine that is shared is not equally fast all day.
+a rank, medians over steps and over rounds; ``wall`` is what the clock said. A case is planned and
+trained in turns, since a machine that is shared is not equally fast all day.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mllm_npu.device.process import tune_process
 from mllm_npu.plan.planner import Planner
 from mllm_npu.train.trainer import Trainer
 
-STEPS, WARM_UP = 40, 5
+STEPS, WARM_UP, ROUNDS = 15, 3, 3
 _TINY = ("experiment=digits/mllm", "dataset.tokens_per_pack=1024")
 _SMALL = (
     *_TINY,
@@ -52,11 +52,12 @@ CASES: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 
 
-def measure_times(names: Sequence[str] = ()) -> dict[str, Any]:
+def measure_times(names: Sequence[str] = (), *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Plan and train cases; figures by name.
 
     Args:
         names: of cases; none means all.
+        rounds: of planning and training in turns; what counts are medians.
     """
     errors: dict[str, float] = {}
     details: dict[str, Any] = {}
@@ -64,16 +65,20 @@ def measure_times(names: Sequence[str] = ()) -> dict[str, Any]:
     for name in names or CASES:
         ranks, overrides = CASES[name]
         folder = Path(tempfile.mkdtemp(prefix="plan-accuracy-"))
+        plans, runs = [], []
         try:
             given = [*overrides, *_quiet(folder)]
-            planned = plan_seconds(given, ranks, fresh=ranks not in calibrated)
-            calibrated.add(ranks)
-            seen = train(given, ranks, folder)
-            again = plan_seconds(given, ranks, fresh=False)
+            for _ in range(rounds):
+                plans.append(plan_seconds(given, ranks, fresh=ranks not in calibrated))
+                calibrated.add(ranks)
+                runs.append(train([*given, "resume=never"], ranks, folder))
+                shutil.rmtree(folder / "run", ignore_errors=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        # Around the run, as what else runs on the machine comes and goes.
-        planned = {kind: (planned[kind] + again[kind]) / 2 for kind in planned}
+        planned, seen = (
+            {kind: statistics.median(one[kind] for one in found) for kind in ("wall", "processor")}
+            for found in (plans, runs)
+        )
         errors[name] = planned["processor"] / seen["processor"] - 1
         print(name, f"{errors[name]:+.1%}", file=sys.stderr, flush=True)
         details[name] = {

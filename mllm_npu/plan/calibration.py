@@ -28,7 +28,7 @@ from mllm_npu.plan.trial_step import PHASES, SIZES, TrialStep, take_steps
 
 Progress = Callable[[int, int], object]
 
-VERSION = 4
+VERSION = 5
 _FOLDER = Path("mllm-npu") / "plan"
 _LARGE = 8 << 20
 """Values of a vector that no cache holds."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -20,6 +21,8 @@ from mllm_npu.device.process import usable_cores
 _READY = "ready"
 _TOKENS, _WIDTH = 512, 256
 _ROUNDS = 50
+_REST = 1.0
+"""Times as long as they have computed, neighbours rest."""
 
 
 @contextmanager
@@ -58,8 +61,11 @@ def work(parent: int) -> None:
     sys.stdout.flush()
     with torch.no_grad():
         while os.getppid() == parent:
+            begin = time.perf_counter()
             for _ in range(_ROUNDS):
                 (states_TD @ weights_DD).softmax(dim=-1).mul_(states_TD).add_(states_TD)
+            # Ranks wait for each other, so none of them is busy all the time.
+            time.sleep(_REST * (time.perf_counter() - begin))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ PHASES = ("forward", "backward", "optimizer")
 @pytest.fixture
 def made(monkeypatch, tmp_path):
     """Measurements made up; gives how often each was asked for."""
-    made = {"trial": 0, "exchange": 0}
+    made = {"trial": 0, "exchange": 0, "beside": 0}
 
     def trial(size, device):
         made["trial"] += 1
@@ -38,6 +39,9 @@ def made(monkeypatch, tmp_path):
     monkeypatch.setattr(calibration, "take_steps", trial)
     monkeypatch.setattr(calibration, "measure_exchanges", exchanges)
     monkeypatch.setattr(
+        calibration, "neighbours", lambda ranks: nullcontext(made.update(beside=ranks))
+    )
+    monkeypatch.setattr(
         calibration,
         "find_surplus",
         lambda *_, **__: Surplus(each=dict.fromkeys(PHASES, 1e-5), byte=dict.fromkeys(PHASES, 0.0)),
@@ -51,11 +55,11 @@ def test_what_was_measured_is_kept_by_machine_and_ranks(made):
     assert first.bandwidth > 1e8
     assert first.gemm["float32"] > 1e9
     assert calibrate(CPU, ranks=2) == first
-    assert made == {"trial": 2, "exchange": 1}
+    assert made == {"trial": 2, "exchange": 1, "beside": 2}
     calibrate(CPU, ranks=4)
     assert made["exchange"] == 2
     calibrate(CPU, ranks=2, fresh=True)
-    assert made == {"trial": 6, "exchange": 3}
+    assert made == {"trial": 6, "exchange": 3, "beside": 2}
 
 
 def test_one_process_exchanges_nothing(made):

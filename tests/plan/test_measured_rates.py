@@ -1,7 +1,10 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from mllm_npu.device.process import usable_cores
+from mllm_npu.plan import measured_rates
 from mllm_npu.plan.calibration import Calibration, Surplus
 from mllm_npu.plan.exchange_trial import ExchangeTimes
 from mllm_npu.plan.measured_rates import MeasuredRates
@@ -26,6 +29,16 @@ def calibration(**changes):
         ),
     }
     return Calibration(**{**values, **changes})
+
+
+@pytest.fixture(autouse=True)
+def beside(monkeypatch):
+    """Ranks for which neighbours were asked, in place of starting them."""
+    beside = []
+    monkeypatch.setattr(
+        measured_rates, "neighbours", lambda ranks: nullcontext(beside.append(ranks))
+    )
+    return beside
 
 
 @pytest.fixture
@@ -93,6 +106,11 @@ def test_unmeasured_ones_go_by_the_card(make_traced, make_cluster, make_exchange
         stride=8,
     )
     assert found.exchange(make_exchange()) == pytest.approx(7 / 50 + 7e-6)
+
+
+def test_operations_are_made_beside_the_other_ranks(rates, make_operation, beside):
+    rates(make_operation(shapes=()), ranks=3)
+    assert beside == [3]
 
 
 def test_processes_share_the_cores(rates, make_operation, make_exchange):

@@ -26,11 +26,10 @@ def times(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["tiny, 1 process", "small, 2 processes"])
-def test_a_step_takes_what_the_plan_says(times, case):
+def test_a_step_takes_what_the_plan_says(times):
     errors = []
     for _ in range(TRIES):
-        errors.append(times.measure_times([case])["time_error_max"])
+        errors.append(times.measure_times(["tiny, 1 process"], rounds=1)["time_error_max"])
         if errors[-1] <= 0.20:
             break
     assert min(errors) <= 0.20, errors
