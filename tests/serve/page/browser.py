@@ -10,7 +10,7 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-SECONDS = 20.0
+SECONDS = 60.0
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SWITCHES = (
     "--headless",
@@ -52,7 +52,9 @@ class Browser:
         self.tabs, self.replies, self.num_sent = {}, {}, 0
         self.closing = ExitStack()
         try:
-            connection = connect(self._address(), max_size=LARGEST_MESSAGE, proxy=None)
+            connection = connect(
+                self._address(), max_size=LARGEST_MESSAGE, proxy=None, open_timeout=SECONDS
+            )
             self.socket = self.closing.enter_context(connection)
         except BaseException:
             self.end()
