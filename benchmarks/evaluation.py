@@ -14,7 +14,8 @@ questions of the same form and length are made up. Three ways, by turns, medians
 - ``generated_token``: the same with replies of a single token, the least that can be asked for.
 
 Keys: ``speedup`` (questions per second of ``weighed`` over ``generated``), ``speedup_over_token``
-(over ``generated_token``), ``speedup_over_alone``, ``same_answers`` (of the first two),
+(over ``generated_token``), ``speedup_over_alone``, ``cpu_gain`` (the same in processor seconds,
+which other work on the machine does not change), ``same_answers`` (of the first two),
 ``max_abs_diff`` of their log-probabilities.
 """
 
@@ -165,12 +166,15 @@ def measure(
     list(engine.weigh(questions[:8]))
     engine.reply(written[0].conversation, written[0].options)
     taken: dict[str, list[float]] = {name: [] for name in ways}
+    worked: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), time.process_time()
             run()
             taken[name].append(time.perf_counter() - begun)
+            worked[name].append(time.process_time() - before)
     rate = {name: len(questions) / statistics.median(taken[name]) for name in ways}
+    cpu = {name: statistics.median(worked[name]) for name in ways}
     pairs = [
         (one.logprob, other.logprob)
         for number in range(len(questions))
@@ -180,6 +184,9 @@ def measure(
         "speedup": round(rate["weighed"] / rate["generated"], 2),
         "speedup_over_token": round(rate["weighed"] / rate["generated_token"], 2),
         "speedup_over_alone": round(rate["weighed"] / rate["weighed_alone"], 2),
+        "cpu_gain": {
+            name: round(cpu[name] / cpu["weighed"], 2) for name in ways if name != "weighed"
+        },
         "same_answers": letters_of(found["together"]) == letters_of(found["alone"]),
         "max_abs_diff": max(abs(one - other) for one, other in pairs),
         "questions_per_second": {name: round(value, 2) for name, value in rate.items()},

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from unittest.mock import patch
 
 import torch
@@ -33,16 +33,7 @@ Kind = Literal[
     "temporary",
     "inputs",
 ]
-KINDS: tuple[Kind, ...] = (
-    "parameters",
-    "gradients",
-    "optimizer",
-    "activations",
-    "unsharded",
-    "exchange",
-    "temporary",
-    "inputs",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 HELD: tuple[Kind, ...] = ("parameters", "gradients", "optimizer")
 """What offload keeps on the host."""
 
