@@ -282,7 +282,7 @@ def main() -> None:
         print(json.dumps(_plan_seedx()))
         return
     cases = larger(asked.device) if asked.device else SMALLEST if asked.smallest else CASES
-    found = []
+    found: list[dict[str, Any]] = []
     for case in cases:
         found.append(measure_case(case, steps=asked.steps))
         print(json.dumps(found[-1]), file=sys.stderr)

@@ -22,15 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mllm_npu.build import build_objective, build_part, place_objective
-from mllm_npu.composition import StartingValues
-from mllm_npu.config import load_config, to_yaml
+from mllm_npu.config import load_config
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
 from mllm_npu.plan.planner import Planner
-from mllm_npu.train.trainer import Trainer
 
 STEPS, WARM_UP, ROUNDS = 15, 3, 3
 _TINY = ("experiment=digits/mllm", "dataset.tokens_per_pack=1024")
@@ -123,30 +118,13 @@ def train(overrides: Sequence[str], ranks: int, folder: Path) -> dict[str, float
 def work(file: Path, overrides: Sequence[str]) -> None:
     """Be a rank: train some steps, and let the first one write what they took."""
     # Beside this file; a plan does not need it.
-    from plan_accuracy_worker import Packs  # noqa: PLC0415
+    from plan_accuracy_worker import build_bare_trainer  # noqa: PLC0415
 
     config = load_config("training", list(overrides))
     tune_process(config.threads)
     device = pick_device(config.device)
-    parallel = build_part(config.parallel)
-    mesh = parallel.start(device)
-    torch.manual_seed(config.seed)
-    values = StartingValues(config)
-    objective = build_objective(config, values, None)
-    packs = Packs(config, objective.model, rank=mesh.data_rank)
-    trainer: Trainer = build_part(
-        config.train,
-        placed=place_objective(objective, config, values, parallel, mesh),
-        batches=packs,
-        checkpoints=build_part(config.train.checkpoints, mesh=mesh, config=to_yaml(config)),
-        recorder=build_part(config.train.recorder, config=to_yaml(config)),
-        probes={},
-        throughput=None,
-        memory_fit=None,
-        profile=None,
-        thread_watch=None,
-        seed=config.seed,
-    )
+    trainer = build_bare_trainer(config, device)
+    mesh = trainer.mesh
     trainer._begin("never")
     trainer.objective.train()
     wall, processor = [], []

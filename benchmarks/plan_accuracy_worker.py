@@ -142,23 +142,17 @@ class HostMemory:
         return found
 
 
-def main() -> None:
-    """Train and let every rank write what it found."""
-    file, steps, *overrides = sys.argv[1:]
-    config = load_config("training", overrides)
-    tune_process(config.threads)
-    device = pick_device(config.device)
-    gauge = HostMemory() if device.type == "cpu" else DeviceMemory(device)
+def build_bare_trainer(config: Config, device: torch.device) -> Trainer:
+    """The product's trainer over packs without data, with nothing that only watches it."""
     parallel = build_part(config.parallel)
     mesh: Mesh = parallel.start(device)
     torch.manual_seed(config.seed)
     values = StartingValues(config)
     objective = build_objective(config, values, None)
     packs = Packs(config, objective.model, rank=mesh.data_rank)
-    placed = place_objective(objective, config, values, parallel, mesh)
     trainer: Trainer = build_part(
         config.train,
-        placed=placed,
+        placed=place_objective(objective, config, values, parallel, mesh),
         batches=packs,
         checkpoints=build_part(config.train.checkpoints, mesh=mesh, config=to_yaml(config)),
         recorder=build_part(config.train.recorder, config=to_yaml(config)),
@@ -169,6 +163,18 @@ def main() -> None:
         thread_watch=None,
         seed=config.seed,
     )
+    return trainer
+
+
+def main() -> None:
+    """Train and let every rank write what it found."""
+    file, steps, *overrides = sys.argv[1:]
+    config = load_config("training", overrides)
+    tune_process(config.threads)
+    device = pick_device(config.device)
+    gauge = HostMemory() if device.type == "cpu" else DeviceMemory(device)
+    trainer = build_bare_trainer(config, device)
+    mesh = trainer.mesh
     found = train(trainer, gauge, int(steps), device)
     found |= {"rank": mesh.rank, "rss_gib": round(peak_rss_gib(), 3), "device": str(device)}
     Path(f"{file}.{mesh.rank}").write_text(json.dumps(found), encoding="utf-8")
