@@ -47,8 +47,7 @@ from mllm_npu.plan.traced_step import TracedStep
 WORKER = Path(__file__).with_name("plan_accuracy_worker.py")
 SIMULATION = ROOT / "tests" / "npusim"
 SEEDX = (
-    "experiment=seedx/pretrain",
-    "models/language_model=llama2_13b",
+    *("experiment=seedx/pretrain", "models/language_model=llama2_13b"),
     "models.language_model.path=null",
 )
 SEEDX_CLUSTER = "910b3_64"
@@ -282,7 +281,7 @@ def main() -> None:
         print(json.dumps(_plan_seedx()))
         return
     cases = larger(asked.device) if asked.device else SMALLEST if asked.smallest else CASES
-    found: list[dict[str, Any]] = []
+    found = []
     for case in cases:
         found.append(measure_case(case, steps=asked.steps))
         print(json.dumps(found[-1]), file=sys.stderr)
