@@ -15,8 +15,9 @@ questions of the same form and length are made up. Three ways, by turns, medians
 
 Keys: ``speedup`` (questions per second of ``weighed`` over ``generated``), ``speedup_over_token``
 (over ``generated_token``), ``speedup_over_alone``, ``cpu_gain`` (the same in processor seconds,
-which other work on the machine does not change), ``same_answers`` (of the first two),
-``max_abs_diff`` of their log-probabilities.
+which other work on the machine changes less), ``forwards`` (calls of the decoder in one
+round, which no other work changes), ``same_answers`` (of the first two), ``max_abs_diff`` of
+their log-probabilities.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -165,14 +167,20 @@ def measure(
     }
     list(engine.weigh(questions[:8]))
     engine.reply(written[0].conversation, written[0].options)
+    decoder = engine.model.language_model.causal_lm.get_decoder()
+    forwards: Counter[str] = Counter()
     taken: dict[str, list[float]] = {name: [] for name in ways}
     worked: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
+            counted = decoder.register_forward_pre_hook(
+                lambda *_, name=name: forwards.update([name])
+            )
             begun, before = time.perf_counter(), time.process_time()
             run()
             taken[name].append(time.perf_counter() - begun)
             worked[name].append(time.process_time() - before)
+            counted.remove()
     rate = {name: len(questions) / statistics.median(taken[name]) for name in ways}
     cpu = {name: statistics.median(worked[name]) for name in ways}
     pairs = [
@@ -187,6 +195,7 @@ def measure(
         "cpu_gain": {
             name: round(cpu[name] / cpu["weighed"], 2) for name in ways if name != "weighed"
         },
+        "forwards": {name: forwards[name] // rounds for name in ways},
         "same_answers": letters_of(found["together"]) == letters_of(found["alone"]),
         "max_abs_diff": max(abs(one - other) for one, other in pairs),
         "questions_per_second": {name: round(value, 2) for name, value in rate.items()},
