@@ -10,7 +10,6 @@ size, in processes of their own.
   the peak of the fullest rank, divided by the latter. On the simulated NPU (``tests/npusim``) the
   peak is that of its allocator, which rounds as the real one does; on a CPU that of torch's
   allocator, every block as it comes and goes (torch.profiler); on CUDA ``max_memory_allocated``.
-- ``time_error_max``: the largest difference of a step's time, see `plan_accuracy_time`.
   Of several processes only the simulated NPU's account is exact, since on a CPU threads of
   exchanges give blocks back that the profiler does not see.
 - ``time_error_max``: the same of step times; see ``plan_accuracy_time.py``.
