@@ -2,9 +2,12 @@
 
 Run: python benchmarks/plan_accuracy_time.py [--case NAME]
 
-The clock on the wall belongs to everything that runs on a machine, so both are processor seconds of
-a rank, medians over steps and over rounds; ``wall`` is what the clock said. A case is planned and
-trained in turns, since a machine that is shared is not equally fast all day.
+The clock on the wall belongs to everything that runs on a machine, and a processor second of a
+shared one does now more, now less. So both are processor seconds of a rank by the planner's steady
+clock: the step of a small model that is timed beside the plan and beside the run says how fast the
+machine was. Medians over steps and over rounds of planning and training in turns. ``raw_error`` is
+the error without that clock, ``wall`` what the clock on the wall said, ``steady_clock_ms`` what the
+small step took at least and at most, that is how much the machine's speed changed meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from mllm_npu.config import load_config
 from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import tune_process
 from mllm_npu.plan.planner import Planner
+from mllm_npu.plan.steady_clock import SteadyClock
 
 STEPS, WARM_UP, ROUNDS = 15, 3, 3
 _TINY = ("experiment=digits/mllm", "dataset.tokens_per_pack=1024")
@@ -56,7 +60,7 @@ def measure_times(names: Sequence[str] = (), *, rounds: int = ROUNDS) -> dict[st
     """
     errors: dict[str, float] = {}
     details: dict[str, Any] = {}
-    calibrated: set[int] = set()
+    clock: list[float] = []
     for name in names or CASES:
         ranks, overrides = CASES[name]
         folder = Path(tempfile.mkdtemp(prefix="plan-accuracy-"))
@@ -64,9 +68,10 @@ def measure_times(names: Sequence[str] = (), *, rounds: int = ROUNDS) -> dict[st
         try:
             given = [*overrides, *_quiet(folder)]
             for _ in range(rounds):
-                plans.append(plan_seconds(given, ranks, fresh=ranks not in calibrated))
-                calibrated.add(ranks)
-                runs.append(train([*given, "resume=never"], ranks, folder))
+                plans.append(plan_seconds(given, ranks))
+                usual = plans[-1]["usual"]
+                clock.append(round(1e3 * usual, 1))
+                runs.append(train([*given, "resume=never"], ranks, folder, usual=usual))
                 shutil.rmtree(folder / "run", ignore_errors=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -74,12 +79,14 @@ def measure_times(names: Sequence[str] = (), *, rounds: int = ROUNDS) -> dict[st
             {kind: statistics.median(one[kind] for one in found) for kind in ("wall", "processor")}
             for found in (plans, runs)
         )
+        raw = statistics.median(run["raw"] / run["processor"] for run in runs)
         errors[name] = planned["processor"] / seen["processor"] - 1
         print(name, f"{errors[name]:+.1%}", file=sys.stderr, flush=True)
         details[name] = {
             "predicted_ms": round(1e3 * planned["processor"], 1),
             "measured_ms": round(1e3 * seen["processor"], 1),
             "error": round(errors[name], 4),
+            "raw_error": round((errors[name] + 1) / raw - 1, 4),
             "predicted_wall_ms": round(1e3 * planned["wall"], 1),
             "wall_ms": round(1e3 * seen["wall"], 1),
         }
@@ -87,27 +94,28 @@ def measure_times(names: Sequence[str] = (), *, rounds: int = ROUNDS) -> dict[st
         "time_error_max": round(max(map(abs, errors.values())), 4),
         "time_error_mean": round(statistics.mean(map(abs, errors.values())), 4),
         "time_by_case": details,
+        "steady_clock_ms": {"least": min(clock), "most": max(clock)},
     }
 
 
-def plan_seconds(overrides: Sequence[str], ranks: int, *, fresh: bool) -> dict[str, float]:
-    """What a plan says of a step, its data apart."""
-    cluster = [
-        "cluster=cpu_here",
-        f"cluster.node_size={ranks}",
-        f"cluster.fresh={str(fresh).lower()}",
-    ]
+def plan_seconds(overrides: Sequence[str], ranks: int) -> dict[str, float]:
+    """What a plan says of a step, its data apart; the machine is measured anew."""
+    cluster = ["cluster=cpu_here", f"cluster.node_size={ranks}", "cluster.fresh=true"]
     planner = Planner([*overrides, *cluster])
     outcome = planner.look()
     seconds = outcome.step.seconds - outcome.step.parts["data"]
-    return {"wall": seconds, "processor": seconds / outcome.slowdown}
+    return {
+        "wall": seconds,
+        "processor": seconds / outcome.slowdown,
+        "usual": planner.calibration().usual,
+    }
 
 
-def train(overrides: Sequence[str], ranks: int, folder: Path) -> dict[str, float]:
+def train(overrides: Sequence[str], ranks: int, folder: Path, *, usual: float) -> dict[str, float]:
     """Train on some processes; seconds of a step."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command = [sys.executable, *(launch if ranks > 1 else ()), __file__]
-    command += ["--worker", str(folder / "seconds.json"), *overrides]
+    command += ["--worker", str(folder / "seconds.json"), str(usual), *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -115,7 +123,7 @@ def train(overrides: Sequence[str], ranks: int, folder: Path) -> dict[str, float
     return json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
 
 
-def work(file: Path, overrides: Sequence[str]) -> None:
+def work(file: Path, usual: float, overrides: Sequence[str]) -> None:
     """Be a rank: train some steps, and let the first one write what they took."""
     # Beside this file; a plan does not need it.
     from plan_accuracy_worker import build_bare_trainer  # noqa: PLC0415
@@ -127,18 +135,22 @@ def work(file: Path, overrides: Sequence[str]) -> None:
     mesh = trainer.mesh
     trainer._begin("never")
     trainer.objective.train()
-    wall, processor = [], []
+    clock = SteadyClock(device, usual=usual)
+    wall, processor, raw = [], [], []
     for step in range(1, STEPS + WARM_UP + 1):
         micro_batches = trainer.feed.next(step)
+        mesh.barrier()
+        factor = clock.factor()
         mesh.barrier()
         begin, worked = time.perf_counter(), time.process_time()
         counts = mesh.sum(trainer.feed.count(micro_batches))
         trainer._backward(micro_batches, counts)
         trainer.observer.meter.end_step(step, trainer.update.step(1.0))
         wall.append(time.perf_counter() - begin)
-        processor.append(time.process_time() - worked)
-    middle = {name: statistics.median(taken[WARM_UP:])
-              for name, taken in (("wall", wall), ("processor", processor))}  # fmt: skip
+        raw.append(time.process_time() - worked)
+        processor.append(factor * raw[-1])
+    times = {"wall": wall, "processor": processor, "raw": raw}
+    middle = {name: statistics.median(taken[WARM_UP:]) for name, taken in times.items()}
     sums = mesh.sum(middle)
     if mesh.is_main:
         found = {name: total / mesh.world_size for name, total in sums.items()}
@@ -163,7 +175,7 @@ def _quiet(folder: Path) -> list[str]:
 def main() -> None:
     """See the module."""
     if sys.argv[1:2] == ["--worker"]:
-        work(Path(sys.argv[2]), sys.argv[3:])
+        work(Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", action="append", default=[], choices=list(CASES))
     print(json.dumps(measure_times(parser.parse_args().case)))

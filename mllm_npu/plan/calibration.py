@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mllm_npu.device.memory import machine_gib
@@ -20,33 +20,24 @@ from mllm_npu.device.peaks import peak_flops
 from mllm_npu.device.process import usable_cores
 from mllm_npu.evaluate.machine import describe_machine
 from mllm_npu.plan.cluster import Accelerator, Cluster, Efficiency, Link
-from mllm_npu.plan.exchange_trial import ExchangeTimes, measure_exchanges
+from mllm_npu.plan.exchange_trial import Times
 from mllm_npu.plan.neighbours import neighbours
-from mllm_npu.plan.replay import prepare, time_call
+from mllm_npu.plan.ranks_trial import RanksTrial, read_times, try_ranks
+from mllm_npu.plan.replay import Kind, kind_of, make_kinds
+from mllm_npu.plan.steady_clock import SteadyClock
+from mllm_npu.plan.surplus import Sharding, Surplus, find_sharding, find_surplus
 from mllm_npu.plan.traced_step import Operation
-from mllm_npu.plan.trial_step import PHASES, SIZES, TrialStep, take_steps
+from mllm_npu.plan.trial_step import SIZES, take_steps
 
 Progress = Callable[[int, int], object]
 
-VERSION = 5
+VERSION = 6
+_STAGES = 3
 _FOLDER = Path("mllm-npu") / "plan"
 _LARGE = 8 << 20
 """Values of a vector that no cache holds."""
 _FAR = 1e6
 """Hours, GB per second: of what a machine at hand does not wait for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surplus:
-    """What a step costs beside its operations alone, by phase.
-
-    Args:
-        each: seconds of every operation: modules, autograd, dispatch.
-        byte: seconds of every byte moved, which in a step is not in the cache.
-    """
-
-    each: Mapping[str, float]
-    byte: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +50,10 @@ class Calibration:
         gemm: operations per second of a large product, by dtype.
         bandwidth: bytes per second of a large sum of two vectors.
         launch: seconds of the shortest operation.
+        usual: seconds of the steady clock's step when all this was measured.
         surplus: of a step beside its operations.
-        ranks: what exchanges between processes cost.
+        exchanges: between processes, by kind and size; none of one process.
+        sharding: what surrounds them where parameters are sharded.
     """
 
     device: str
@@ -68,8 +61,10 @@ class Calibration:
     gemm: Mapping[str, float]
     bandwidth: float
     launch: float
+    usual: float
     surplus: Surplus
-    ranks: ExchangeTimes
+    exchanges: Times
+    sharding: Sharding
 
 
 def calibrate(
@@ -93,72 +88,37 @@ def calibrate(
         if kept is not None:
             return kept
     threads = torch.get_num_threads()
-    name = _device_name(device)
-    stages = len(SIZES) + 2
-    progress(0, stages)
     several = ranks > 1 and device.type == "cpu"
+    progress(0, _STAGES)
     gemm = _gemm_rates(device)
+    progress(1, _STAGES)
+    tried = try_ranks(ranks, threads=threads) if several else _try_alone(device)
+    progress(2, _STAGES)
+    steps = [step for size in tried.steps for step in size.values()]
     with neighbours(ranks if several else 1):
-        bandwidth, launch = _vector_rates(device)
-        trials = []
-        for number, size in enumerate(SIZES):
-            progress(number + 1, stages)
-            trials.append(take_steps(size, device))
-        surplus = find_surplus(trials, device, bandwidth=bandwidth)
-    progress(stages - 1, stages)
-    exchanged = measure_exchanges(ranks) if several else ExchangeTimes(exchanges={})
-    progress(stages, stages)
+        clock = SteadyClock(device, usual=tried.usual)
+        bandwidth, launch = _vector_rates(clock)
+        kinds = make_kinds([one for step in steps for one in step.operations], clock)
+    alone = functools.partial(_alone, kinds, bandwidth)
+    surplus = find_surplus([size["single"] for size in tried.steps], alone)
+    sharding = Sharding()
+    if several:
+        sharded = [size["fsdp2"] for size in tried.steps]
+        sharding = find_sharding(sharded, alone, surplus=surplus, times=tried.exchanges)
+    progress(_STAGES, _STAGES)
     found = Calibration(
-        device=name,
+        device=_device_name(device),
         threads=threads,
         gemm=gemm,
         bandwidth=bandwidth,
         launch=launch,
+        usual=tried.usual,
         surplus=surplus,
-        ranks=exchanged,
+        exchanges=tried.exchanges,
+        sharding=sharding,
     )
     _write(file, found)
     return found
-
-
-def find_surplus(trials: Sequence[TrialStep], device: torch.device, *, bandwidth: float) -> Surplus:
-    """Compare steps with their operations made alone.
-
-    Args:
-        trials: of different sizes, which tell operations and bytes apart.
-        device: on which the operations are made.
-        bandwidth: for those that cannot be made alone.
-    """
-    each: dict[str, float] = {}
-    byte: dict[str, float] = {}
-    for phase in PHASES:
-        rows, left = [], []
-        for trial in trials:
-            made = [one for one in trial.operations if one.phase == phase]
-            alone = sum(one.calls * _alone(one, device, bandwidth) for one in made)
-            rows.append(
-                [sum(one.calls for one in made), sum(one.calls * one.bytes for one in made)]
-            )
-            left.append(max(0.0, trial.seconds[phase] - alone))
-        each[phase], byte[phase] = solve_surplus(rows, left)
-    return Surplus(each=each, byte=byte)
-
-
-def solve_surplus(rows: Sequence[Sequence[float]], left: Sequence[float]) -> tuple[float, float]:
-    """Seconds per operation and per byte, neither below 0, that explain what is left over.
-
-    Args:
-        rows: operations and bytes of each trial.
-        left: seconds that their operations alone do not explain.
-    """
-    table, over = np.asarray(rows, dtype=np.float64), np.asarray(left, dtype=np.float64)
-    # Shares, so that the small trial counts as much as the large one.
-    scale = 1 / np.maximum(over, 1e-9)
-    both = np.linalg.lstsq(table * scale[:, None], over * scale, rcond=None)[0]
-    if both.min() >= 0:
-        return float(both[0]), float(both[1])
-    alone = [float((over / table[:, column]).mean()) for column in (0, 1)]
-    return (alone[0], 0.0) if both[1] < 0 else (0.0, alone[1])
 
 
 def measure_cluster(*, name: str, node_size: int, fresh: bool) -> Cluster:
@@ -172,7 +132,7 @@ def measure_cluster(*, name: str, node_size: int, fresh: bool) -> Cluster:
     device = torch.device("cpu")
     found = calibrate(device, ranks=max(1, node_size), fresh=fresh)
     memory = machine_gib() / max(1, node_size)
-    gathered = found.ranks.exchanges.get("all_gather", [(0, 0.0), (1, 1e-9)])
+    gathered = found.exchanges.get("all_gather", [(0, 0.0), (1, 1e-9)])
     (small, soon), (large, late) = gathered[0], gathered[-1]
     bandwidth = (large - small) / max(late - soon, 1e-9) / 1e9
     link = Link(bandwidth_gb=bandwidth, latency_us=soon * 1e6, source="measured: gloo, all-gather")
@@ -229,9 +189,15 @@ def _device_name(device: torch.device) -> str:
     return str(torch.get_device_module(device).get_device_name())
 
 
-def _alone(operation: Operation, device: torch.device, bandwidth: float) -> float:
-    call = prepare(operation, device)
-    return operation.bytes / bandwidth if call is None else time_call(call, device)
+def _try_alone(device: torch.device) -> RanksTrial:
+    clock = SteadyClock(device)
+    steps = [take_steps(size, clock) for size in SIZES]
+    return RanksTrial(usual=clock.usual, exchanges={}, steps=steps)
+
+
+def _alone(kinds: Mapping[Kind, float], bandwidth: float, operation: Operation) -> float:
+    """Seconds of an operation; what could not be made goes by its bytes."""
+    return kinds.get(kind_of(operation), operation.bytes / bandwidth)
 
 
 def _gemm_rates(device: torch.device) -> dict[str, float]:
@@ -243,27 +209,33 @@ def _gemm_rates(device: torch.device) -> dict[str, float]:
     return rates
 
 
-def _vector_rates(device: torch.device) -> tuple[float, float]:
+def _vector_rates(clock: SteadyClock) -> tuple[float, float]:
     """Bytes per second of a long sum, seconds of a short one."""
-    operation = {"name": "aten.add.Tensor", "part": "", "phase": "forward", "dtype": "float32"}
-    times = []
-    for length in (_LARGE, 8):
-        shapes = ((length,), (length,), (length,))
-        one = Operation(**operation, shapes=shapes, flops=0.0, bytes=0, calls=1)  # type: ignore[arg-type]
-        times.append(_alone(one, device, 1.0))
-    return 3 * 4 * _LARGE / times[0], times[1]
+    sums = [
+        Operation(
+            name="aten.add.Tensor",
+            part="",
+            phase="forward",
+            shapes=((length,),) * 3,
+            dtype="float32",
+            flops=0.0,
+            bytes=12 * length,
+            calls=1,
+        )
+        for length in (_LARGE, 8)
+    ]
+    made = make_kinds(sums, clock)
+    long, short = (made[kind_of(one)] for one in sums)
+    return sums[0].bytes / long, short
 
 
 def _read(file: Path) -> Calibration | None:
     """What was kept; None where there is nothing that can be used."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        surplus = Surplus(**values.pop("surplus"))
-        ranks = values.pop("ranks")
-        times = {kind: [(int(size), float(took)) for size, took in rows]
-                 for kind, rows in ranks.pop("exchanges").items()}  # fmt: skip
-        exchanged = ExchangeTimes(**ranks, exchanges=times)
-        return Calibration(**values, surplus=surplus, ranks=exchanged)
+        surplus, sharding = Surplus(**values.pop("surplus")), Sharding(**values.pop("sharding"))
+        times = read_times(values.pop("exchanges"))
+        return Calibration(**values, surplus=surplus, sharding=sharding, exchanges=times)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         # Not there, written by another version, or cut off: it is measured again.
         return None

@@ -12,8 +12,9 @@ from mllm_npu.plan.cluster import Cluster
 from mllm_npu.plan.collectives import exchange_seconds
 from mllm_npu.plan.exchange_trial import seconds_of
 from mllm_npu.plan.neighbours import neighbours
-from mllm_npu.plan.replay import prepare, time_call
+from mllm_npu.plan.replay import kind_of, make_kinds
 from mllm_npu.plan.roofline import Cost
+from mllm_npu.plan.steady_clock import SteadyClock
 from mllm_npu.plan.traced_step import Exchange, Operation, TracedStep
 
 Progress = Callable[[int, int], object]
@@ -62,19 +63,21 @@ class MeasuredRates:
         self.slowdown = max(1.0, working / usable_cores()) if is_processor else 1.0
         self._each = surplus.each if is_processor else dict.fromkeys(surplus.each, 0.0)
         self._byte = surplus.byte if is_processor else dict.fromkeys(surplus.byte, 0.0)
-        self.made = 0
-        self._seconds: dict[tuple[object, ...], float] = {}
         is_sharded = any(exchange.axis == "shard" for exchange in traced.exchanges)
-        self._update = calibration.ranks.update if is_sharded else 0.0
-        kinds = {_kind(operation): operation for operation in traced.operations}
+        self._update = calibration.sharding.update if is_sharded else 0.0
+        short = [one for one in traced.operations if self._by_class(one) < LONG]
         with neighbours(cluster.ranks if is_processor else 1):
-            for number, (kind, operation) in enumerate(kinds.items()):
-                self._seconds[kind] = self._measure(operation, device)
-                progress(number + 1, len(kinds))
+            clock = SteadyClock(device, usual=calibration.usual)
+            self._seconds = make_kinds(short, clock, progress=progress)
+
+    @property
+    def made(self) -> int:
+        """Kinds of operations that were made."""
+        return len(self._seconds)
 
     def operation(self, operation: Operation) -> Cost:
         """Of one call."""
-        alone = self._seconds[_kind(operation)]
+        alone = self._seconds.get(kind_of(operation), self._by_class(operation))
         alone += operation.bytes * self._byte[operation.phase]
         launch = self._each[operation.phase]
         if _UPDATE in operation.name:
@@ -86,25 +89,20 @@ class MeasuredRates:
     def exchange(self, exchange: Exchange) -> float:
         """Seconds of one call."""
         kind = _KINDS.get(exchange.kind, exchange.kind)
-        ranks = self.calibration.ranks
-        if kind not in ranks.exchanges:
+        times, sharding = self.calibration.exchanges, self.calibration.sharding
+        if kind not in times:
             return exchange_seconds(exchange, self.cluster, stride=self.stride)
-        beside = ranks.sharding if exchange.axis in ("shard", "replicate") else 0.0
+        seconds = seconds_of(times[kind], exchange.bytes)
+        if exchange.axis in ("shard", "replicate"):
+            seconds += sharding.each + exchange.bytes * sharding.byte
         # Processors do the exchanges, too.
-        return self.slowdown * (seconds_of(ranks.exchanges[kind], exchange.bytes) + beside)
+        return self.slowdown * seconds
 
-    def _measure(self, operation: Operation, device: torch.device) -> float:
+    def _by_class(self, operation: Operation) -> float:
+        """Seconds by the rates of large operations."""
         found = self.calibration
-        by_class = max(found.launch, operation.bytes / found.bandwidth)
-        if operation.flops:
-            rate = found.gemm.get(operation.dtype) or max(found.gemm.values())
-            by_class = max(by_class, operation.flops / rate)
-        call = prepare(operation, device) if by_class < LONG else None
-        if call is None:
-            return by_class
-        self.made += 1
-        return time_call(call, device)
-
-
-def _kind(operation: Operation) -> tuple[object, ...]:
-    return operation.name, operation.shapes, operation.dtype
+        seconds = max(found.launch, operation.bytes / found.bandwidth)
+        if not operation.flops:
+            return seconds
+        rate = found.gemm.get(operation.dtype) or max(found.gemm.values())
+        return max(seconds, operation.flops / rate)

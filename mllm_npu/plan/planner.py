@@ -15,7 +15,7 @@ from mllm_npu.device.platform import pick_device
 from mllm_npu.device.process import usable_cores
 from mllm_npu.errors import ConfigError
 from mllm_npu.part_numbers import vision_number
-from mllm_npu.plan.calibration import calibrate
+from mllm_npu.plan.calibration import Calibration, calibrate
 from mllm_npu.plan.cluster import GIB, Cluster
 from mllm_npu.plan.dry_run import trace_step
 from mllm_npu.plan.fake_pack import PackSize
@@ -160,6 +160,12 @@ class Planner:
             slowdown=rates.slowdown,
         )
 
+    def calibration(self) -> Calibration:
+        """What was measured of this machine, with as many threads as each process would have."""
+        ranks = self.cluster.ranks if self.cluster.is_here else 1
+        with self._threads(self.cluster.node_size):
+            return calibrate(pick_device(self.cluster.accelerator.kind), ranks=ranks)
+
     def _compose(self) -> Config:
         """The configuration; a folder of sizes that is not here is stood in for."""
         for _ in STAND_INS:
@@ -197,12 +203,10 @@ class Planner:
         here = self.cluster.is_here or self.options.measure
         if not here:
             return Roofline(cluster=self.cluster, stride=stride)
-        device = pick_device(self.cluster.accelerator.kind)
-        ranks = self.cluster.ranks if self.cluster.is_here else 1
         return MeasuredRates(
             traced=traced,
-            calibration=calibrate(device, ranks=ranks),
-            device=device,
+            calibration=self.calibration(),
+            device=pick_device(self.cluster.accelerator.kind),
             cluster=self.cluster,
             stride=stride,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mllm_npu.plan.steady_clock import SteadyClock
 from mllm_npu.plan.traced_step import Operation
+
+Progress = Callable[[int, int], object]
+Kind = tuple[str, tuple[tuple[int, ...], ...], str]
+"""Name, shapes and dtype of an operation."""
 
 _MOMENT = 0.004
 """Seconds of processor time a sample takes at least."""
-_SAMPLES = 3
+_PASSES = 5
 _POOL_BYTES = 8 << 20
 """Operands take turns over so many bytes, as in a step no operation meets its own ones again."""
 _MOST_COPIES = 8
@@ -40,24 +45,56 @@ class Call:
     """A call that can be made again and again.
 
     Args:
-        run: makes it with the operands of a number.
-        copies: sets of operands there are.
+        function: overload that is called.
+        arguments: by place and by name; what stands for an operand is made when it is timed.
+        copies: sets of operands that take turns.
+        device: where it is made.
+        dtype: of the operands.
     """
 
-    run: Callable[[int], object]
+    function: Any
+    arguments: tuple[list[Any], dict[str, Any]]
     copies: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def ready(self) -> Callable[[], object]:
+        """The call with operands of its own; each time with the next ones."""
+        sets = [_operands(self.arguments, self.device, self.dtype) for _ in range(self.copies)]
+        turns, function = itertools.cycle(sets), self.function
+
+        def run() -> object:
+            placed, named = next(turns)
+            return function(*placed, **named)
+
+        return run
 
 
-def replay(operation: Operation, device: torch.device, *, moment: float = _MOMENT) -> float | None:
-    """Seconds of one call; None where the operation cannot be called from what is recorded.
+def kind_of(operation: Operation) -> Kind:
+    """What equal calls have in common."""
+    return operation.name, operation.shapes, operation.dtype
+
+
+def make_kinds(
+    operations: Sequence[Operation],
+    clock: SteadyClock,
+    *,
+    progress: Progress = lambda done, total: None,
+    moment: float = _MOMENT,
+) -> dict[Kind, float]:
+    """Seconds of one call of each kind; those that cannot be called are left out.
 
     Args:
-        operation: recorded.
-        device: where it is made.
+        operations: of a step.
+        clock: of the device on which they are made.
+        progress: is called with the samples done and all of them.
         moment: seconds of a sample.
     """
-    call = prepare(operation, device)
-    return None if call is None else time_call(call, device, moment=moment)
+    kinds = {kind_of(operation): operation for operation in operations}
+    found = {kind: prepare(operation, clock.device) for kind, operation in kinds.items()}
+    calls = {kind: call for kind, call in found.items() if call is not None}
+    seconds = time_calls(list(calls.values()), clock, progress=progress, moment=moment)
+    return dict(zip(calls, seconds, strict=True))
 
 
 def prepare(operation: Operation, device: torch.device) -> Call | None:
@@ -79,35 +116,53 @@ def prepare(operation: Operation, device: torch.device) -> Call | None:
     return None
 
 
-def time_call(call: Call, device: torch.device, *, moment: float = _MOMENT) -> float:
-    """Seconds of one call, the median of a few samples.
+def time_calls(
+    calls: Sequence[Call],
+    clock: SteadyClock,
+    *,
+    progress: Progress = lambda done, total: None,
+    moment: float = _MOMENT,
+) -> list[float]:
+    """Seconds of one of each, medians of a few passes through all of them.
 
-    On a processor in its own time, so that what else runs there does not count.
+    What disturbs the machine for a while then falls on one pass of many calls, not on one call.
+
+    Args:
+        calls: whatever order.
+        clock: of their device.
+        progress: is called with the samples done and all of them.
+        moment: seconds a sample takes at least.
     """
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    turns = itertools.cycle(range(call.copies))
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    samples: list[list[float]] = [[] for _ in calls]
+    counts = [0] * len(calls)
+    total = _PASSES * len(calls)
+    for number in range(total):
+        place = number % len(calls)
+        run = calls[place].ready()
+        _sample(run, clock, 1)
+        if not counts[place]:
+            counts[place] = _count(run, clock, moment)
+        samples[place].append(_sample(run, clock, counts[place]))
+        progress(number + 1, total)
+    return [statistics.median(taken) for taken in samples]
 
-    def sample(count: int) -> float:
-        _wait(device)
-        begin = clock()
-        for _ in range(count):
-            call.run(next(turns))
-        _wait(device)
-        return (clock() - begin) / threads
 
+def _count(run: Callable[[], object], clock: SteadyClock, moment: float) -> int:
+    """How many calls take a moment."""
+    count, spent = 1, _sample(run, clock, 1)
+    while spent < moment / 2:
+        count = max(count * 2, min(count * 64, math.ceil(count * moment / max(spent, 1e-6))))
+        spent = count * _sample(run, clock, count)
+    return count
+
+
+def _sample(run: Callable[[], object], clock: SteadyClock, count: int) -> float:
+    """Seconds of one call."""
+    clock.start()
     with torch.no_grad():
-        sample(1)
-        count, spent = 1, sample(1)
-        while spent < moment / 2:
-            count = max(count * 2, min(count * 64, math.ceil(count * moment / max(spent, 1e-6))))
-            spent = sample(count)
-        return sorted(sample(count) / count for _ in range(_SAMPLES))[_SAMPLES // 2]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+        for _ in range(count):
+            run()
+    return clock.read() / count
 
 
 def _find(name: str) -> list[Any]:
@@ -232,17 +287,16 @@ def _build(
 ) -> Call | None:
     dtype = getattr(torch, operation.dtype, torch.float32)
     try:
-        sets = [_operands(arguments, device, dtype)]
+        placed, named = _operands(arguments, device, dtype)
         with torch.no_grad():
-            result = function(*sets[0][0], **sets[0][1])
+            result = function(*placed, **named)
         if not _gives(result, operation.shapes, writes=not function._schema.returns):
             return None
-        size = sum(math.prod(shape) for shape in operation.shapes) * dtype.itemsize
-        copies = max(1, min(_MOST_COPIES, _POOL_BYTES // max(size, 1)))
-        sets += [_operands(arguments, device, dtype) for _ in range(copies - 1)]
     except _FAULTS:
         return None
-    return Call(run=lambda one: function(*sets[one][0], **sets[one][1]), copies=copies)
+    size = sum(math.prod(shape) for shape in operation.shapes) * dtype.itemsize
+    copies = max(1, min(_MOST_COPIES, _POOL_BYTES // max(size, 1)))
+    return Call(function=function, arguments=arguments, copies=copies, device=device, dtype=dtype)
 
 
 def _operands(

@@ -1,6 +1,7 @@
 """A step and a cluster made by hand, with round numbers."""
 
 import pytest
+import torch
 
 from mllm_npu.plan.cluster import Accelerator, Cluster, Efficiency, Link
 from mllm_npu.plan.traced_step import Exchange, Memory, Operation, TracedStep
@@ -93,6 +94,15 @@ def cluster(**changes):
         "restart_seconds": 100,
     }
     return Cluster(**{**values, **changes})
+
+
+@pytest.fixture
+def fixed_clock(monkeypatch):
+    """Makes a clock of the processor by whose factor every second counts."""
+    from mllm_npu.plan.steady_clock import SteadyClock
+
+    monkeypatch.setattr(SteadyClock, "_work", lambda self: 1.0)
+    return lambda factor=1.0: SteadyClock(torch.device("cpu"), usual=factor)
 
 
 @pytest.fixture

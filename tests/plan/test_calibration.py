@@ -7,14 +7,13 @@ import torch
 from mllm_npu.plan import calibration
 from mllm_npu.plan.calibration import (
     Calibration,
-    Surplus,
     cache_file,
     calibrate,
-    find_surplus,
     measure_cluster,
-    solve_surplus,
 )
-from mllm_npu.plan.exchange_trial import ExchangeTimes
+from mllm_npu.plan.ranks_trial import RanksTrial
+from mllm_npu.plan.steady_clock import SteadyClock
+from mllm_npu.plan.surplus import Sharding, Surplus
 from mllm_npu.plan.trial_step import TrialStep
 
 CPU = torch.device("cpu")
@@ -24,27 +23,34 @@ PHASES = ("forward", "backward", "optimizer")
 @pytest.fixture
 def made(monkeypatch, tmp_path):
     """Measurements made up; gives how often each was asked for."""
-    made = {"trial": 0, "exchange": 0, "beside": 0}
+    made = {"trial": 0, "ranks": 0, "beside": 0}
 
-    def trial(size, device):
+    def step():
+        return TrialStep(
+            operations=(), exchanges=(), seconds=dict.fromkeys(PHASES, 1.0), parameters=2
+        )
+
+    def trial(size, clock):
         made["trial"] += 1
-        return TrialStep(operations=(), seconds=dict.fromkeys(PHASES, 1.0))
+        return {"single": step()}
 
-    def exchanges(ranks):
-        made["exchange"] += 1
+    def ranks(count, *, threads):
+        made["ranks"] += 1
         rows = [(1000, 0.001), (1_000_000, 0.002)]
-        return ExchangeTimes(exchanges={"all_gather": rows}, sharding=0.5, update=0.25)
+        steps = [{"single": step(), "fsdp2": step()} for _ in range(2)]
+        return RanksTrial(usual=0.5, exchanges={"all_gather": rows}, steps=steps)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "take_steps", trial)
-    monkeypatch.setattr(calibration, "measure_exchanges", exchanges)
+    monkeypatch.setattr(calibration, "try_ranks", ranks)
     monkeypatch.setattr(
         calibration, "neighbours", lambda ranks: nullcontext(made.update(beside=ranks))
     )
+    monkeypatch.setattr(SteadyClock, "_work", lambda self: 0.25)
+    surplus = Surplus(each=dict.fromkeys(PHASES, 1e-5), byte=dict.fromkeys(PHASES, 0.0))
+    monkeypatch.setattr(calibration, "find_surplus", lambda *_: surplus)
     monkeypatch.setattr(
-        calibration,
-        "find_surplus",
-        lambda *_, **__: Surplus(each=dict.fromkeys(PHASES, 1e-5), byte=dict.fromkeys(PHASES, 0.0)),
+        calibration, "find_sharding", lambda *_, **__: Sharding(each=0.5, byte=0.125, update=0.25)
     )
     return made
 
@@ -55,16 +61,21 @@ def test_what_was_measured_is_kept_by_machine_and_ranks(made):
     assert first.bandwidth > 1e8
     assert first.gemm["float32"] > 1e9
     assert calibrate(CPU, ranks=2) == first
-    assert made == {"trial": 2, "exchange": 1, "beside": 2}
+    assert first.usual == 0.5
+    assert first.sharding.each == 0.5
+    assert made == {"trial": 0, "ranks": 1, "beside": 2}
     calibrate(CPU, ranks=4)
-    assert made["exchange"] == 2
+    assert made["ranks"] == 2
     calibrate(CPU, ranks=2, fresh=True)
-    assert made == {"trial": 6, "exchange": 3, "beside": 2}
+    assert made == {"trial": 0, "ranks": 3, "beside": 2}
 
 
 def test_one_process_exchanges_nothing(made):
-    assert calibrate(CPU).ranks.exchanges == {}
-    assert made["exchange"] == 0
+    found = calibrate(CPU)
+    assert found.exchanges == {}
+    assert found.sharding == Sharding()
+    assert found.usual == 0.25
+    assert made == {"trial": 2, "ranks": 0, "beside": 1}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"surplus": 3}', "cut off {"])
@@ -86,8 +97,8 @@ def test_a_folder_that_cannot_be_written_stops_nothing(made, monkeypatch, tmp_pa
 def test_progress_comes_to_its_end(made):
     seen = []
     calibrate(CPU, progress=lambda done, total: seen.append((done, total)))
-    assert seen[0] == (0, 4)
-    assert seen[-1] == (4, 4)
+    assert seen[0] == (0, 3)
+    assert seen[-1] == (3, 3)
 
 
 def test_this_machine_as_a_cluster(made):
@@ -98,36 +109,3 @@ def test_this_machine_as_a_cluster(made):
     assert cluster.accelerator.peak_flops("float32") > 1e9
     assert cluster.accelerator.memory_gib == pytest.approx(cluster.host_memory_gib / 2)
     assert cluster.inside.bandwidth_gb == pytest.approx(999_000 / 0.001 / 1e9)
-
-
-def test_two_trials_tell_operations_from_bytes():
-    rows = [[100, 1e6], [300, 5e7]]
-    left = [100 * 2e-5 + 1e6 * 1e-10, 300 * 2e-5 + 5e7 * 1e-10]
-    assert solve_surplus(rows, left) == (pytest.approx(2e-5), pytest.approx(1e-10))
-
-
-def test_neither_is_below_zero():
-    each, byte = solve_surplus([[100, 1e6], [300, 5e7]], [0.002, 0.001])
-    assert byte == 0
-    assert each > 0
-    each, byte = solve_surplus([[100, 1e6], [300, 5e7]], [0.0, 1.0])
-    assert each == 0
-    assert byte > 0
-
-
-def test_the_surplus_is_what_operations_alone_do_not_explain(make_operation):
-    shapes = ((64, 64),) * 3
-    trials = []
-    for calls in (10, 1000):
-        one = make_operation(
-            name="aten.mm", shapes=shapes, dtype="float32", bytes=3 * 64 * 64 * 4, calls=calls
-        )
-        trials.append(
-            TrialStep(
-                operations=[one],
-                seconds={"forward": calls * 1e-3, "backward": 0.0, "optimizer": 0.0},
-            )
-        )
-    found = find_surplus(trials, CPU, bandwidth=1e10)
-    explained = found.each["forward"] + found.byte["forward"] * trials[0].operations[0].bytes
-    assert 0.9e-3 < explained <= 1e-3

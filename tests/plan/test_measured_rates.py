@@ -5,9 +5,10 @@ import torch
 
 from mllm_npu.device.process import usable_cores
 from mllm_npu.plan import measured_rates
-from mllm_npu.plan.calibration import Calibration, Surplus
-from mllm_npu.plan.exchange_trial import ExchangeTimes
+from mllm_npu.plan.calibration import Calibration
 from mllm_npu.plan.measured_rates import MeasuredRates
+from mllm_npu.plan.steady_clock import SteadyClock
+from mllm_npu.plan.surplus import Sharding, Surplus
 
 CPU = torch.device("cpu")
 SQUARE = ((64, 64), (64, 64), (64, 64))
@@ -24,9 +25,9 @@ def calibration(**changes):
             each={"forward": 1.0, "backward": 2.0, "optimizer": 3.0},
             byte={"forward": 0.5, "backward": 0.0, "optimizer": 0.0},
         ),
-        "ranks": ExchangeTimes(
-            exchanges={"all_gather": [(10, 1.0), (20, 2.0)]}, sharding=0.25, update=0.125
-        ),
+        "usual": 1.0,
+        "exchanges": {"all_gather": [(10, 1.0), (20, 2.0)]},
+        "sharding": Sharding(each=0.25, byte=0.01, update=0.125),
     }
     return Calibration(**{**values, **changes})
 
@@ -35,6 +36,7 @@ def calibration(**changes):
 def beside(monkeypatch):
     """Ranks for which neighbours were asked, in place of starting them."""
     beside = []
+    monkeypatch.setattr(SteadyClock, "_work", lambda self: 1.0)
     monkeypatch.setattr(
         measured_rates, "neighbours", lambda ranks: nullcontext(beside.append(ranks))
     )
@@ -92,7 +94,7 @@ def test_what_would_take_long_is_not_made(rates, make_operation):
 
 def test_exchanges_are_those_measured(rates, make_operation, make_exchange):
     found = rates(make_operation(shapes=()))
-    assert found.exchange(make_exchange(bytes=15)) == pytest.approx(1.75)
+    assert found.exchange(make_exchange(bytes=15)) == pytest.approx(1.5 + 0.25 + 15 * 0.01)
     assert found.exchange(make_exchange(bytes=15, axis="world")) == pytest.approx(1.5)
     assert found.exchange(make_exchange(bytes=10, kind="all_to_all", axis="sequence")) == 1.0
 
@@ -100,7 +102,7 @@ def test_exchanges_are_those_measured(rates, make_operation, make_exchange):
 def test_unmeasured_ones_go_by_the_card(make_traced, make_cluster, make_exchange):
     found = MeasuredRates(
         traced=make_traced(operations=()),
-        calibration=calibration(ranks=ExchangeTimes(exchanges={})),
+        calibration=calibration(exchanges={}),
         device=CPU,
         cluster=make_cluster(),
         stride=8,

@@ -3,7 +3,8 @@ import time
 import pytest
 import torch
 
-from mllm_npu.plan.replay import Call, prepare, replay, time_call
+from mllm_npu.plan import replay
+from mllm_npu.plan.replay import Call, kind_of, make_kinds, prepare, time_calls
 
 CPU = torch.device("cpu")
 
@@ -34,13 +35,13 @@ CPU = torch.device("cpu")
 def test_operations_are_called_from_what_is_recorded(make_operation, name, shapes):
     call = prepare(make_operation(name=name, shapes=shapes, dtype="float32"), CPU)
     assert call is not None
-    call.run(0)
+    call.ready()()
 
 
 def test_a_result_has_the_recorded_shape_and_dtype(make_operation):
     shapes = ((8, 16), (16, 4), (8, 4))
     for dtype in ("float32", "bfloat16"):
-        result = prepare(make_operation(name="aten.mm", shapes=shapes, dtype=dtype), CPU).run(0)
+        result = prepare(make_operation(name="aten.mm", shapes=shapes, dtype=dtype), CPU).ready()()
         assert result.shape == (8, 4)
         assert result.dtype is getattr(torch, dtype)
 
@@ -56,7 +57,7 @@ def test_a_result_has_the_recorded_shape_and_dtype(make_operation):
     ],
 )
 def test_what_cannot_be_called_gives_none(make_operation, name, shapes, dtype):
-    assert replay(make_operation(name=name, shapes=shapes, dtype=dtype), CPU) is None
+    assert prepare(make_operation(name=name, shapes=shapes, dtype=dtype), CPU) is None
 
 
 def test_small_operands_take_turns(make_operation):
@@ -67,23 +68,62 @@ def test_small_operands_take_turns(make_operation):
     assert prepare(make_operation(name="aten.add", shapes=large, dtype="float32"), CPU).copies == 1
 
 
-def test_time_is_that_of_one_call():
-    numbers = []
-
-    def work(number):
-        numbers.append(number)
-        end = time.process_time() + 0.002
-        while time.process_time() < end:
-            pass
-
-    seconds = time_call(Call(run=work, copies=3), CPU)
-    assert seconds * torch.get_num_threads() == pytest.approx(0.002, rel=0.3)
-    assert set(numbers) == {0, 1, 2}
+def busy(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
-def test_a_larger_product_takes_longer(make_operation):
-    times = [
-        replay(make_operation(name="aten.mm", shapes=((n, n),) * 3, dtype="float32"), CPU)
-        for n in (64, 512)
+def call(function, copies=1):
+    return Call(
+        function=function, arguments=([], {}), copies=copies, device=CPU, dtype=torch.float32
+    )
+
+
+def test_time_is_that_of_one_call(fixed_clock):
+    slow, fast = (call(lambda s=seconds: busy(s)) for seconds in (0.002, 0.0005))
+    seen = []
+    found = time_calls([slow, fast], fixed_clock(), progress=lambda *done: seen.append(done))
+    threads = torch.get_num_threads()
+    assert [seconds * threads for seconds in found] == pytest.approx([0.002, 0.0005], rel=0.3)
+    assert seen[-1] == (10, 10)
+
+
+def test_a_pass_that_is_disturbed_changes_no_median(fixed_clock, monkeypatch):
+    samples = iter([1.0, 1.0, 50.0, 1.0, 1.0])
+    monkeypatch.setattr(replay, "_count", lambda *_: 1)
+    calls = []
+
+    def sample(run, clock, count):
+        calls.append(count)
+        return next(samples) if len(calls) % 2 == 0 else 99.0
+
+    monkeypatch.setattr(replay, "_sample", sample)
+    assert time_calls([call(lambda: None)], fixed_clock()) == [1.0]
+
+
+def test_operands_of_a_call_are_new_and_take_turns(make_operation):
+    shapes = ((64,), (64,), (64,))
+    found = prepare(make_operation(name="aten.add_", shapes=shapes, dtype="float32"), CPU)
+    run = found.ready()
+    first = [run().data_ptr() for _ in range(found.copies)]
+    assert len(set(first)) == found.copies
+    assert run().data_ptr() == first[0]
+
+
+def test_kinds_are_made_once_and_what_cannot_be_is_left_out(make_operation, fixed_clock):
+    square = ((16, 16),) * 3
+    one = make_operation(name="aten.mm", shapes=square, dtype="float32")
+    again = make_operation(name="aten.mm", shapes=square, dtype="float32", phase="backward")
+    strange = make_operation(name="aten.unheard_of", shapes=square)
+    found = make_kinds([one, again, strange], fixed_clock(), moment=1e-4)
+    assert set(found) == {kind_of(one)}
+    assert make_kinds([], fixed_clock()) == {}
+
+
+def test_a_larger_product_takes_longer(make_operation, fixed_clock):
+    products = [
+        make_operation(name="aten.mm", shapes=((n, n),) * 3, dtype="float32") for n in (64, 512)
     ]
-    assert times[1] > 20 * times[0]
+    found = make_kinds(products, fixed_clock())
+    assert found[kind_of(products[1])] > 20 * found[kind_of(products[0])]
