@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd.graph import _engine_run_backward
 from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
@@ -124,10 +125,25 @@ class _Accelerated(TorchFunctionMode):
                 copied = _copied(args[0])
                 self.device.on_copy(copied)
                 return copied
+        elif func is Tensor.backward and not any(
+            isinstance(value, Tensor) or value for value in (*args[1:], *given.values())
+        ):
+            return self._run_backward(args[0])
         elif func in _WIDENED and torch.is_autocast_enabled(HOST.type):
             args = [_wide(value) for value in args]
             given = {name: _wide(value) for name, value in given.items()}
         return func(*args, **given)
+
+    def _run_backward(self, loss: Tensor) -> None:
+        """The backward pass of a loss, under this mode: blocks compute again what they did before.
+
+        Every public function would come back to this mode first, and leave it for what is inside.
+        """
+        seed = torch.ones_like(loss)
+        with self:
+            _engine_run_backward(
+                (loss,), (seed,), False, False, (), allow_unreachable=True, accumulate_grad=True
+            )
 
 
 def _wide(value: Any) -> Any:

@@ -32,12 +32,14 @@ class _Block:
 
     Args:
         size: in bytes.
+        address: where it begins.
         is_small: whether its segment is for small requests.
         before, after: its neighbours in the segment.
         is_free: whether nobody has it.
     """
 
     size: int
+    address: int
     is_small: bool
     before: _Block | None = None
     after: _Block | None = None
@@ -100,12 +102,17 @@ class CachingAllocator:
             taken = _LARGE_SEGMENT
         else:
             taken = -(-size // _ROUND) * _ROUND
+        address = self.reserved
         self.reserved += taken
-        return _Block(size=taken, is_small=is_small)
+        return _Block(size=taken, address=address, is_small=is_small)
 
     def _cut(self, block: _Block, size: int) -> None:
         rest = _Block(
-            size=block.size - size, is_small=block.is_small, before=block, after=block.after
+            size=block.size - size,
+            address=block.address + size,
+            is_small=block.is_small,
+            before=block,
+            after=block.after,
         )
         if block.after is not None:
             block.after.before = rest
@@ -113,11 +120,11 @@ class CachingAllocator:
         self._keep(rest)
 
     def _keep(self, block: _Block) -> None:
-        insort(self._free[block.is_small], (block.size, id(block), block))
+        insort(self._free[block.is_small], (block.size, block.address, block))
 
     def _drop(self, block: _Block) -> None:
         free = self._free[block.is_small]
-        del free[bisect_left(free, (block.size, id(block)))]
+        del free[bisect_left(free, (block.size, block.address))]
 
 
 def reserved_bytes(before: Mapping[int, int], requests: Iterable[tuple[int, int, str]]) -> int:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils.checkpoint import checkpoint
 
 from mllm_npu.device.transfer import on_host
 from mllm_npu.plan.fake_device import FakeDevice
@@ -67,6 +68,24 @@ def test_accelerators_widen_norms_under_autocast(kind, dtype):
         narrow = torch.empty(4, 8, dtype=torch.bfloat16)
         weight = torch.empty(8, dtype=torch.bfloat16)
         assert F.layer_norm(narrow, (8,), weight, weight).dtype is dtype
+
+
+def test_what_is_computed_again_is_widened_again():
+    """torch compares the dtypes of what a block saves in its two forward passes."""
+    with FakeDevice(kind="npu")(), torch.autocast("cpu", torch.bfloat16):
+        norm = nn.GroupNorm(2, 8, dtype=torch.bfloat16)
+        seen = torch.empty(4, 8, 16, dtype=torch.bfloat16, requires_grad=True)
+        checkpoint(norm, seen, use_reentrant=False).sum().backward()
+        assert seen.grad.shape == seen.shape
+        assert seen.grad.dtype is torch.bfloat16
+        assert norm.weight.grad.shape == (8,)
+
+
+def test_a_given_gradient_goes_the_usual_way():
+    with FakeDevice(kind="npu")():
+        seen = torch.empty(4, requires_grad=True)
+        (2 * seen).backward(torch.empty(4))
+        assert seen.grad.shape == (4,)
 
 
 def test_without_autocast_nothing_is_widened():

@@ -74,3 +74,14 @@ def test_what_was_there_before_counts_and_can_go():
 
 def test_what_it_never_handed_out_is_not_taken_back():
     assert reserved_bytes({}, [(3, -512, "")]) == 0
+
+
+def test_of_equal_blocks_the_first_is_used_whatever_came_back_first():
+    for order in ((0, 1), (1, 0)):
+        allocator = CachingAllocator()
+        for number in range(2):
+            allocator.take(number, 30 * MIB)
+        for number in order:
+            allocator.give(number)
+        allocator.take(2, 30 * MIB)
+        assert allocator._held[2].address == 0
