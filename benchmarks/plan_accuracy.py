@@ -46,7 +46,8 @@ from mllm_npu.plan.traced_step import TracedStep
 WORKER = Path(__file__).with_name("plan_accuracy_worker.py")
 SIMULATION = ROOT / "tests" / "npusim"
 SEEDX = (
-    *("experiment=seedx/pretrain", "models/language_model=llama2_13b"),
+    "experiment=seedx/pretrain",
+    "models/language_model=llama2_13b",
     "models.language_model.path=null",
 )
 SEEDX_CLUSTER = "910b3_64"

@@ -21,9 +21,9 @@ from mllm_npu.device.process import usable_cores
 from mllm_npu.evaluate.machine import describe_machine
 from mllm_npu.plan.cluster import Accelerator, Cluster, Efficiency, Link
 from mllm_npu.plan.exchange_trial import Times
+from mllm_npu.plan.kernel_times import Kind, kind_of, make_kinds
 from mllm_npu.plan.neighbours import neighbours
 from mllm_npu.plan.ranks_trial import RanksTrial, read_times, try_ranks
-from mllm_npu.plan.replay import Kind, kind_of, make_kinds
 from mllm_npu.plan.steady_clock import SteadyClock
 from mllm_npu.plan.surplus import Sharding, Surplus, find_sharding, find_surplus
 from mllm_npu.plan.traced_step import Operation

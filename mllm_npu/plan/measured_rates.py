@@ -11,8 +11,8 @@ from mllm_npu.plan.calibration import Calibration
 from mllm_npu.plan.cluster import Cluster
 from mllm_npu.plan.collectives import exchange_seconds
 from mllm_npu.plan.exchange_trial import seconds_of
+from mllm_npu.plan.kernel_times import kind_of, make_kinds
 from mllm_npu.plan.neighbours import neighbours
-from mllm_npu.plan.replay import kind_of, make_kinds
 from mllm_npu.plan.roofline import Cost
 from mllm_npu.plan.steady_clock import SteadyClock
 from mllm_npu.plan.traced_step import Exchange, Operation, TracedStep

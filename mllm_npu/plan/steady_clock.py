@@ -1,8 +1,8 @@
 """Processor seconds as they would be if the machine were always equally fast.
 
-A processor that is shared with others is now fast, now slow: Python takes up to 1.7 times as long,
-for seconds or for minutes. So the step of a small model is timed again and again beside everything
-that is measured, and what is measured counts by it.
+A processor that is shared with others is now fast, now slow, for seconds or for minutes. So the
+step of a small model is timed again and again beside everything that is measured, and what is
+measured counts by it.
 """
 
 from __future__ import annotations
