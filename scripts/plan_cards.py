@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mllm_npu.errors import ConfigError
 from mllm_npu.plan.cluster import GIB
 from mllm_npu.plan.plan import Plan, make_plan
 from mllm_npu.zoo.card import CARD_FOLDER, card_names, find_card
@@ -95,7 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=CARD_FOLDER, help="with the cards")
     asked = parser.parse_args(arguments)
     for name in asked.names or card_names(asked.folder):
-        sys.stdout.write(json.dumps({"card": name} | plan_card(name, asked.folder)) + "\n")
+        try:
+            written = plan_card(name, asked.folder)
+        except ConfigError as error:
+            parser.error(str(error))
+        sys.stdout.write(json.dumps({"card": name} | written) + "\n")
         sys.stdout.flush()
     return 0
 

@@ -39,6 +39,13 @@ def test_a_figure_that_is_not_there_is_said(script):
         script.fill(CARD, "speed", "mllm-npu train experiment=x", 1.0)
 
 
+def test_an_unknown_card_is_one_line(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.main(["nothing"])
+    assert ended.value.code == 2
+    assert "error: 'nothing' is no card of the zoo." in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_the_smallest_card_says_what_a_plan_says_now(script, tmp_path, capsys):
     shutil.copy(CARD_FOLDER / f"{SMALLEST}.yaml", tmp_path)
